@@ -1,0 +1,169 @@
+"""From a name to a model in memory: the starter, a folder, or a Hub id, through one door."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from engine.language_model import LanguageModel
+from engine.layers import linear_layers, put_module
+from engine.model_folder import MODEL_FILES, check_model_folder, fingerprint, licence_of
+from engine.plan import Precision
+from engine.quantise import quantise_linear
+from templates.errors import ModelError
+
+STARTER = "starter"
+_STARTER_FOLDER = Path(__file__).parents[1] / "starter" / "model"
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+
+
+@dataclass(frozen=True)
+class BaseFolder:
+    """A base model on this machine."""
+
+    id: str
+    path: Path
+    revision: str
+    fingerprint: str
+    licence: str
+
+
+def locate_base(reference: str, revision: str = "") -> BaseFolder:
+    """Find a base and look at it before any library opens it.
+
+    Args:
+        reference: "starter", a folder, or a Hub id such as "org/name".
+        revision: Hub branch, tag or commit; empty for the newest.
+
+    Returns:
+        The checked local folder.
+
+    Raises:
+        ModelError: it is nowhere to be found, or not safe to open.
+    """
+    folder = _STARTER_FOLDER if reference == STARTER else Path(reference).expanduser()
+    pinned = ""
+    if not folder.is_dir():
+        if not _HUB_ID.fullmatch(reference) or ".." in reference:
+            raise ModelError(
+                f"There is no base model {reference!r}",
+                fix=f'Give "{STARTER}", a model folder, or a Hub id such as org/name',
+            )
+        folder = _download(reference, revision)
+        pinned = folder.name
+    check_model_folder(folder, reference)
+    return BaseFolder(reference, folder, pinned, fingerprint(folder), licence_of(folder))
+
+
+def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
+    """Open a base: all weights frozen, evaluation mode.
+
+    Args:
+        folder: from `locate_base`.
+        precision: how to hold the frozen weights.
+
+    Returns:
+        The model with its tokenizer.
+
+    Raises:
+        ModelError: the library cannot read the folder, or the tokenizer does not fit.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    _config(folder)
+    # transformers keeps norms and embeddings in this type too; nf4 replaces the linear layers.
+    dtype = torch.float32 if precision == "fp32" else torch.bfloat16
+    safe = {"trust_remote_code": False, "local_files_only": True}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder.path, dtype=dtype, use_safetensors=True, **safe
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, **safe)
+    except Exception as error:  # the folder is foreign: a damaged one fails in many ways
+        raise ModelError(
+            f"The base cannot be opened: {str(error).splitlines()[0][:200]}",
+            where=folder.id,
+            fix="Download it again, or choose another base",
+        ) from None
+    rows = int(model.config.vocab_size)
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer)} tokens, the model only {rows}",
+            where=folder.id,
+            fix="Put the tokenizer that belongs to this model into the folder",
+        )
+    model.requires_grad_(False)
+    model.eval()
+    if precision == "nf4":
+        for layer in list(linear_layers(model)):
+            put_module(model, layer.path, quantise_linear(layer.module))
+    return LanguageModel(model, tokenizer, precision)
+
+
+def load_skeleton(folder: BaseFolder) -> Any:
+    """Build the architecture without weights, on the meta device.
+
+    Args:
+        folder: from `locate_base`.
+
+    Returns:
+        A transformers causal language model that holds shapes only.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(_config(folder), trust_remote_code=False)
+    model.requires_grad_(False)
+    return model
+
+
+def _config(folder: BaseFolder) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(
+            folder.path, trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"The base's config cannot be read: {str(error).splitlines()[0][:200]}",
+            where=folder.id,
+            fix="Choose a base whose architecture is part of transformers",
+        ) from None
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ModelError(
+            f"{config.model_type!r} is not a model that continues text",
+            where=folder.id,
+            fix="Choose a causal language model such as Llama, GPT-2 or Qwen",
+        )
+    return config
+
+
+def _download(reference: str, revision: str) -> Path:
+    try:
+        return Path(
+            snapshot_download(
+                reference, revision=revision or None, allow_patterns=list(MODEL_FILES), token=False
+            )
+        )
+    except GatedRepoError:
+        raise ModelError(
+            "The base asks for a licence to be accepted first",
+            where=reference,
+            fix="Accept it on the model's page, download the folder, and give the folder",
+        ) from None
+    except RepositoryNotFoundError:
+        raise ModelError(
+            "The Hub has no public model of this name",
+            where=reference,
+            fix="Check the spelling of org/name",
+        ) from None
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise ModelError(
+            f"The base is not on this machine and the Hub cannot be reached "
+            f"({type(error).__name__})",
+            where=reference,
+            fix="Connect to the network, or give a local model folder",
+        ) from None

@@ -1,0 +1,138 @@
+"""Example -> token ids with a mask that says which of them the loss sees."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from engine.language_model import LanguageModel
+from templates.errors import PlanError
+from templates.example import Example
+from templates.render import render
+from templates.template import Template
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One training item: T token ids, T flags; the soft prompt is added when batched."""
+
+    ids: tuple[int, ...]
+    supervised: tuple[bool, ...]
+    source_rows: tuple[int, ...] = ()
+
+    @property
+    def num_supervised(self) -> int:
+        """How many tokens the loss sees."""
+        return sum(self.supervised)
+
+
+def encode_example(language_model: LanguageModel, example: Example, template: Template) -> Encoded:
+    """Render and tokenise one item; prompt and completion are tokenised apart.
+
+    Apart, so that the tokens of the prompt are the same when the answer is not there yet.
+
+    Args:
+        language_model: gives tokenizer and chat template.
+        example: the item.
+        template: its wording.
+
+    Returns:
+        The token ids; in the raw layout an end-of-text token follows the stop sequence.
+    """
+    rendered = render(example, template, tokenizer=language_model.tokenizer)
+    ids = language_model.opening_ids()
+    supervised = [False] * len(ids)
+    for segment in rendered.segments:
+        piece = language_model.encode(segment.text)
+        ids += piece
+        supervised += [segment.supervised] * len(piece)
+    end = language_model.tokenizer.eos_token_id
+    if not language_model.has_chat_template and end is not None:
+        ids.append(end)
+        supervised.append(True)
+    return Encoded(tuple(ids), tuple(supervised), example.source_rows)
+
+
+def encode_all(
+    language_model: LanguageModel,
+    examples: Iterable[Example],
+    template: Template,
+    *,
+    max_length_tokens: int,
+    too_long: str,
+) -> tuple[list[Encoded], list[str]]:
+    """Encode a split, and never cut an answer.
+
+    Args:
+        language_model: gives tokenizer, chat template and context size.
+        examples: the split.
+        template: its wording.
+        max_length_tokens: longest item; 0 means the context of the base.
+        too_long: "stop", "drop" or "cut".
+
+    Returns:
+        The items, and one sentence for each thing that was changed.
+
+    Raises:
+        PlanError: an item does not fit (with "stop"), or nothing is left.
+    """
+    context = language_model.context_tokens
+    limit = min(max_length_tokens or context, context)
+    kept: list[Encoded] = []
+    long: list[Encoded] = []
+    for example in examples:
+        encoded = encode_example(language_model, example, template)
+        if not encoded.num_supervised:
+            raise PlanError(
+                "An example has no token for the loss to see",
+                where=_rows([encoded]),
+                fix="Give the row an answer, or drop it in prepare",
+            )
+        if len(encoded.ids) <= limit:
+            kept.append(encoded)
+            continue
+        long.append(encoded)
+        shorter = cut_prompt(encoded, limit, keep=len(language_model.opening_ids()))
+        if too_long == "cut" and shorter is not None:
+            kept.append(shorter)
+    if long and too_long == "stop":
+        longest = max(len(item.ids) for item in long)
+        raise PlanError(
+            f"{len(long)} examples are longer than {limit} tokens, the longest has {longest}",
+            where=_rows(long),
+            fix="Lower the length in prepare, plan with too_long drop or cut, or take a base "
+            "with a longer context",
+        )
+    if not kept:
+        raise PlanError(
+            f"No example fits into {limit} tokens",
+            where=_rows(long),
+            fix="Shorten the text, or choose a base with a longer context",
+        )
+    verb = "left out" if too_long == "drop" else "cut at the start of the prompt"
+    notices = [f"{len(long)} examples over {limit} tokens were {verb}: {_rows(long)}"]
+    return kept, notices if long else []
+
+
+def cut_prompt(encoded: Encoded, limit: int, *, keep: int) -> Encoded | None:
+    """Drop tokens from the start of the prompt until the item fits.
+
+    Args:
+        encoded: an item that is too long.
+        limit: tokens available.
+        keep: opening tokens that stay in place.
+
+    Returns:
+        The shorter item, or None where the cut would reach the answer.
+    """
+    surplus = len(encoded.ids) - limit
+    first = encoded.supervised.index(True)
+    if keep + surplus >= first:
+        return None
+    ids = encoded.ids[:keep] + encoded.ids[keep + surplus :]
+    supervised = encoded.supervised[:keep] + encoded.supervised[keep + surplus :]
+    return replace(encoded, ids=ids, supervised=supervised)
+
+
+def _rows(items: list[Encoded]) -> str:
+    rows = [row for item in items for row in item.source_rows]
+    shown = ", ".join(str(row) for row in rows[:10])
+    return f"row {shown}" + (", …" if len(rows) > 10 else "")

@@ -1,0 +1,131 @@
+"""A base model in memory with its tokenizer, and what every user of it needs to know."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from engine.plan import Precision
+from templates.render import Rendered
+
+
+@dataclass
+class LanguageModel:
+    """A model in the hand: weights, tokenizer, precision, and soft-prompt length.
+
+    Attributes:
+        model: a transformers causal language model.
+        tokenizer: its fast tokenizer.
+        precision: how the frozen weights are held; bf16 and nf4 compute under bf16 autocast.
+        num_virtual_tokens: P learned positions read before every input; 0 for most methods.
+    """
+
+    model: Any
+    tokenizer: Any
+    precision: Precision = "fp32"
+    num_virtual_tokens: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def context_tokens(self) -> int:
+        """How many tokens of text fit, soft prompt already subtracted."""
+        config = self.model.config
+        limit = getattr(config, "max_position_embeddings", None) or 2048
+        return int(limit) - self.num_virtual_tokens
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the input embedding; virtual token ids begin here."""
+        return int(self.model.config.vocab_size)
+
+    @property
+    def virtual_token_ids(self) -> list[int]:
+        """The ids that stand for the soft prompt, put before every input."""
+        return list(range(self.vocabulary_size, self.vocabulary_size + self.num_virtual_tokens))
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether prompts go through the base's own chat template."""
+        return bool(self.tokenizer.chat_template)
+
+    @property
+    def end_ids(self) -> set[int]:
+        """Token ids that end an answer by the base's own convention."""
+        configured = self.model.generation_config.eos_token_id
+        ids = configured if isinstance(configured, list) else [configured]
+        return {id_ for id_ in [*ids, self.tokenizer.eos_token_id] if id_ is not None}
+
+    def opening_ids(self) -> list[int]:
+        """List the tokens that the tokenizer puts before a text, such as `<s>`.
+
+        Returns:
+            Token ids, often none. With a chat template none: the template writes them itself.
+        """
+        if self.has_chat_template:
+            return []
+        plain = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        full = list(self.tokenizer("a")["input_ids"])
+        return full[: full.index(plain[0])]
+
+    def encode(self, text: str) -> list[int]:
+        """Turn text into token ids, without the opening ones.
+
+        In the raw layout every character is data: text that spells a special token stays text.
+
+        Args:
+            text: any text.
+
+        Returns:
+            Token ids.
+        """
+        if not text:
+            return []
+        ids = self.tokenizer(
+            text,
+            add_special_tokens=False,
+            split_special_tokens=not self.has_chat_template,
+            verbose=False,
+        )["input_ids"]
+        return list(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn token ids into text, special tokens included.
+
+        Args:
+            ids: token ids of the real vocabulary.
+
+        Returns:
+            The text.
+        """
+        text: str = self.tokenizer.decode(
+            list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+        return text
+
+    def context_ids(self, rendered: Rendered) -> list[int]:
+        """Encode what all items of an arm share: soft prompt, opening, demonstrations.
+
+        Args:
+            rendered: any item of the arm.
+
+        Returns:
+            Token ids, possibly none.
+        """
+        return self.virtual_token_ids + self.opening_ids() + self.encode(rendered.context)
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Choose the compute type: bf16 for bf16 and nf4 weights, else plain fp32.
+
+        Returns:
+            A context manager around forward passes.
+        """
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)

@@ -1,0 +1,82 @@
+"""Finding and exchanging the linear layers of a model, whatever its architecture calls them."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from engine.quantise import NF4Linear
+from templates.errors import PlanError
+
+ALL_LINEAR = "all-linear"
+
+
+class LinearLayer(NamedTuple):
+    """A linear layer in its model: x (..., D_in) -> y (..., D_out)."""
+
+    path: str
+    module: nn.Module
+    in_features: int
+    out_features: int
+
+
+def linear_layers(model: Any) -> Iterator[LinearLayer]:
+    """List the linear layers inside the blocks; the output head is not one of them.
+
+    Args:
+        model: a transformers causal language model, on any device.
+
+    Yields:
+        The layers in module order.
+    """
+    head = model.get_output_embeddings()
+    for path, module in model.named_modules():
+        if module is head:
+            continue
+        if isinstance(module, nn.Linear | NF4Linear):
+            yield LinearLayer(path, module, module.in_features, module.out_features)
+        elif isinstance(module, Conv1D):
+            rows, columns = module.weight.shape  # Conv1D holds (D_in, D_out)
+            yield LinearLayer(path, module, rows, columns)
+
+
+def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
+    """Pick linear layers by the last part of their name.
+
+    Args:
+        model: a transformers causal language model.
+        targets: names such as "q_proj", or "all-linear".
+
+    Returns:
+        The chosen layers in module order.
+
+    Raises:
+        PlanError: a name matches no linear layer.
+    """
+    layers = list(linear_layers(model))
+    names = {layer.path.rpartition(".")[2] for layer in layers}
+    unknown = sorted(set(targets) - names - {ALL_LINEAR})
+    if unknown or not targets:
+        raise PlanError(
+            f"This base has no linear layer called {unknown[0]!r}"
+            if unknown
+            else "No layer chosen",
+            where="option targets",
+            fix=f"Choose from {', '.join(sorted(names))}, or {ALL_LINEAR}",
+        )
+    if ALL_LINEAR in targets:
+        return layers
+    return [layer for layer in layers if layer.path.rpartition(".")[2] in targets]
+
+
+def put_module(model: nn.Module, path: str, module: nn.Module) -> None:
+    """Exchange one module.
+
+    Args:
+        model: the model.
+        path: dotted place of the module to replace.
+        module: what takes its place.
+    """
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, module)

@@ -1,0 +1,164 @@
+"""What a tuning method is: one file in engine/methods that ends in a MethodSpec."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from engine.language_model import LanguageModel
+from engine.plan import Precision, Schedule
+from templates.errors import ModelError, PlanError
+from templates.values import Value, parse
+
+
+class MethodOptions(Value):
+    """Base of every method's options; each field carries title, description and range."""
+
+
+@dataclass(frozen=True)
+class PeftAdapter:
+    """An adapter in the folder format of the `peft` library."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """Everything the studio knows about a method.
+
+    Attributes:
+        name: the file's name.
+        title: what people call it.
+        family: adaptation family, for grouping cards.
+        summary: one sentence for the card.
+        paper: author, year and arXiv number.
+        options: pydantic class of its options.
+        schedule: defaults that suit the method.
+        attach: put the method's parameters on a frozen model; also on the meta device.
+        detach: take them off again, leaving the base as it was.
+        precisions: ways of holding the base that the method can train on, the default first.
+        starts_as_base: whether outputs are unchanged before the first step.
+        initialise: draw the start values from a generator.
+        num_virtual_tokens: P positions put before every input.
+        merge: fold the method into plain weights, in place.
+        export: write the adapter for the `peft` library.
+    """
+
+    name: str
+    title: str
+    family: str
+    summary: str
+    paper: str
+    options: type[MethodOptions]
+    schedule: Schedule
+    attach: Callable[[Any, Any], None]
+    detach: Callable[[Any], None]
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    starts_as_base: bool = True
+    initialise: Callable[[LanguageModel, Any, torch.Generator], None] | None = None
+    num_virtual_tokens: Callable[[Any], int] | None = None
+    merge: Callable[[Any], None] | None = None
+    export: Callable[[LanguageModel, Any], PeftAdapter] | None = None
+
+
+def parse_options(spec: MethodSpec, options: Mapping[str, Any]) -> MethodOptions:
+    """Validate plain options for a method.
+
+    Args:
+        spec: the method.
+        options: from a form, a file or the command line.
+
+    Returns:
+        The options with defaults filled in.
+    """
+    return parse(spec.options, dict(options), where=f"method {spec.name}", error=PlanError)
+
+
+def attach_method(
+    language_model: LanguageModel, spec: MethodSpec, options: MethodOptions, *, seed: int
+) -> LanguageModel:
+    """Freeze everything, attach the method, draw its start values.
+
+    Args:
+        language_model: a base; its model is changed in place.
+        spec: the method.
+        options: of that method.
+        seed: fixes the start values.
+
+    Returns:
+        The language model to use from now on.
+
+    Raises:
+        PlanError: the method cannot train on weights of this precision.
+    """
+    if language_model.precision not in spec.precisions:
+        raise PlanError(
+            f"{spec.title} does not train on {language_model.precision} weights",
+            where="base precision",
+            fix=f"Choose {' or '.join(spec.precisions)}",
+        )
+    model = language_model.model
+    model.requires_grad_(False)
+    spec.attach(model, options)
+    for parameter in trainable(model).values():
+        parameter.data = parameter.data.float()  # learned values are kept exact
+    virtual = spec.num_virtual_tokens(options) if spec.num_virtual_tokens else 0
+    tuned = LanguageModel(model, language_model.tokenizer, language_model.precision, virtual)
+    if spec.initialise:
+        spec.initialise(tuned, options, torch.Generator().manual_seed(seed))
+    return tuned
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """List what is learned: whatever asks for a gradient.
+
+    Args:
+        model: a model with a method attached.
+
+    Returns:
+        Parameters by exact name; a tied one appears once.
+    """
+    return {name: value for name, value in model.named_parameters() if value.requires_grad}
+
+
+def count_parameters(parameters: Iterable[Tensor]) -> int:
+    """Count values, on any device.
+
+    Args:
+        parameters: tensors.
+
+    Returns:
+        How many numbers they hold.
+    """
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def load_trained(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put learned tensors back, by exact name and shape.
+
+    Args:
+        model: a model with the same method and options attached.
+        tensors: from a checkpoint.
+
+    Raises:
+        ModelError: a name or shape differs.
+    """
+    own = trainable(model)
+    for name in sorted(own.keys() ^ tensors.keys()):
+        raise ModelError(
+            "The checkpoint belongs to another base or other options",
+            where=f"tensor {name}",
+            fix="Open it with the plan it was trained with",
+        )
+    for name, parameter in own.items():
+        if parameter.shape != tensors[name].shape:
+            raise ModelError(
+                f"The checkpoint has shape {tuple(tensors[name].shape)}, the model "
+                f"{tuple(parameter.shape)}",
+                where=f"tensor {name}",
+                fix="Open it with the base it was trained on",
+            )
+        parameter.data.copy_(tensors[name])

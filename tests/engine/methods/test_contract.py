@@ -1,0 +1,204 @@
+"""The contract every method keeps, on tiny models of several architectures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.base_model import load_skeleton
+from engine.batches import Batch, collate
+from engine.encode import encode_example
+from engine.language_model import LanguageModel
+from engine.loss import loss_sum, supervised_logits
+from engine.method import (
+    MethodSpec,
+    attach_method,
+    count_parameters,
+    load_trained,
+    parse_options,
+    trainable,
+)
+from engine.methods import all_methods
+from templates.errors import PlanError
+from tests.engine.tiny import ARCHITECTURES, TEMPLATE, TICKETS, tiny_folder, tiny_model
+
+SMALL = {"lora": {"rank": 4}, "qlora": {"rank": 4}, "prompt_tuning": {"num_tokens": 5}}
+CASES = [
+    pytest.param(spec, precision, architecture, id=f"{spec.name}-{precision}-{architecture}")
+    for spec in all_methods().values()
+    for precision in spec.precisions
+    for architecture in ARCHITECTURES
+]
+in_all_cases = pytest.mark.parametrize(("spec", "precision", "architecture"), CASES)
+
+
+def attached(folder: Path, spec: MethodSpec, precision: str, architecture: str) -> LanguageModel:
+    base = tiny_model(folder, architecture, precision)
+    return attach_method(base, spec, parse_options(spec, SMALL.get(spec.name, {})), seed=7)
+
+
+def batch_for(language_model: LanguageModel) -> Batch:
+    items = [encode_example(language_model, ticket, TEMPLATE) for ticket in TICKETS]
+    return collate(items, language_model)
+
+
+def logits_of(language_model: LanguageModel) -> torch.Tensor:
+    language_model.model.eval()
+    with torch.no_grad():
+        return supervised_logits(language_model, batch_for(language_model))[0]
+
+
+def train_steps(language_model: LanguageModel, spec: MethodSpec, steps: int) -> list[float]:
+    language_model.model.train()
+    parameters = list(trainable(language_model.model).values())
+    optimizer = torch.optim.AdamW(parameters, lr=spec.schedule.learning_rate, weight_decay=0.0)
+    batch, losses = batch_for(language_model), []
+    for _ in range(steps):
+        loss = loss_sum(language_model, batch) / batch.num_supervised
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in parameters)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def snapshot(language_model: LanguageModel) -> dict[str, torch.Tensor]:
+    state = {name: value.clone() for name, value in language_model.model.state_dict().items()}
+    for path, module in language_model.model.named_modules():
+        if hasattr(module, "codes"):
+            state[f"{path}.codes"] = module.codes.clone()
+    return state
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+@in_all_cases
+def test_only_trainable_tensors_change_and_the_loss_falls(
+    tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
+) -> None:
+    tuned = attached(tmp_path, spec, precision, architecture)
+    before = snapshot(tuned)
+    losses = train_steps(tuned, spec, 4)
+    evaluated = logits_of(tuned)  # an evaluation in between must not stop the learning
+    losses += train_steps(tuned, spec, 8)
+    after = snapshot(tuned)
+    learned = set(trainable(tuned.model))
+    tied = {"lm_head.weight"} if spec.name == "full" else set()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and changed <= learned | tied
+    assert all(not torch.equal(before[name], after[name]) for name in learned if name in before)
+    assert losses[-1] < losses[0] * 0.99
+    assert torch.isfinite(evaluated).all()
+
+
+@in_all_cases
+def test_starts_as_the_base_where_promised(
+    tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
+) -> None:
+    base = logits_of(tiny_model(tmp_path, architecture, precision))
+    start = logits_of(attached(tmp_path, spec, precision, architecture))
+    tolerance = 1e-5 if precision == "fp32" else 0.1
+    assert torch.allclose(base, start, atol=tolerance) == spec.starts_as_base
+
+
+@in_all_cases
+def test_meta_count_equals_the_real_count(
+    tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
+) -> None:
+    tuned = attached(tmp_path, spec, precision, architecture)
+    skeleton = load_skeleton(tiny_folder(tmp_path, architecture))
+    spec.attach(skeleton, parse_options(spec, SMALL.get(spec.name, {})))
+    assert all(value.is_meta for value in skeleton.parameters())
+    real = {name: tuple(value.shape) for name, value in trainable(tuned.model).items()}
+    counted = {name: tuple(value.shape) for name, value in trainable(skeleton).items()}
+    assert real == counted
+    assert count_parameters(trainable(tuned.model).values()) > 0
+
+
+@in_all_cases
+def test_saved_and_loaded_gives_equal_outputs(
+    tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
+) -> None:
+    tuned = attached(tmp_path, spec, precision, architecture)
+    train_steps(tuned, spec, 3)
+    learned = {name: value.detach().clone() for name, value in trainable(tuned.model).items()}
+    save_file(learned, tmp_path / "learned.safetensors")
+    again = attached(tmp_path, spec, precision, architecture)
+    load_trained(again.model, load_file(tmp_path / "learned.safetensors"))
+    assert torch.equal(logits_of(tuned), logits_of(again))
+
+
+@in_all_cases
+def test_merged_computes_the_same(
+    tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
+) -> None:
+    tuned = attached(tmp_path, spec, precision, architecture)
+    train_steps(tuned, spec, 3)
+    before = logits_of(tuned)
+    if spec.merge is None:
+        assert spec.num_virtual_tokens  # only a method that lengthens the input may lack it
+        return
+    spec.merge(tuned.model)
+    assert not trainable(tuned.model)
+    assert not any("lora" in name for name, _ in tuned.model.named_parameters())
+    # bf16 rounds the merged weight once more
+    tolerance = 1e-4 if precision == "fp32" else 0.25
+    assert torch.allclose(before, logits_of(tuned), atol=tolerance)
+
+
+@in_all_cases
+def test_attach_then_detach_leaves_the_base_as_it_was(
+    tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
+) -> None:
+    base = tiny_model(tmp_path, architecture, precision)
+    before, modules = snapshot(base), [type(module) for module in base.model.modules()]
+    attach_method(base, spec, parse_options(spec, SMALL.get(spec.name, {})), seed=1)
+    spec.detach(base.model)
+    if spec.name != "full" or precision == "fp32":  # full keeps its exact fp32 weights
+        assert same(before, snapshot(base))
+    assert modules == [type(module) for module in base.model.modules()]
+    assert not trainable(base.model)
+
+
+@in_all_cases
+def test_options_survive_json(
+    tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
+) -> None:
+    options = parse_options(spec, SMALL.get(spec.name, {}))
+    assert spec.options.model_validate_json(options.model_dump_json()) == options
+
+
+@pytest.mark.parametrize("spec", all_methods().values(), ids=lambda spec: spec.name)
+def test_a_wrong_option_names_its_field(spec: MethodSpec) -> None:
+    for name, field in spec.options.model_fields.items():
+        assert field.title and field.description
+        with pytest.raises(PlanError, match=name):
+            parse_options(spec, {name: float("nan")})
+    with pytest.raises(PlanError, match="no setting called 'colour'"):
+        parse_options(spec, {"colour": 1})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("spec", all_methods().values(), ids=lambda spec: spec.name)
+def test_decodes_with_the_cache_what_it_decodes_without(
+    tmp_path: Path, spec: MethodSpec, architecture: str
+) -> None:
+    tuned = attached(tmp_path, spec, spec.precisions[0], architecture)
+    tuned.precision = "fp32"  # compute without autocast: equal tokens need exact logits
+    train_steps(tuned, spec, 3)
+    tuned.model.eval()
+    ids = tuned.virtual_token_ids + tuned.encode("where is my parcel")
+    plain, cached, cache = list(ids), list(ids), None
+    with torch.no_grad():
+        for _ in range(12):
+            logits = tuned.model(torch.tensor([plain]), use_cache=False).logits
+            plain.append(int(logits[0, -1].argmax()))
+            new = cached if cache is None else cached[-1:]
+            output = tuned.model(torch.tensor([new]), past_key_values=cache, use_cache=True)
+            cache = output.past_key_values
+            cached.append(int(output.logits[0, -1].argmax()))
+    assert plain == cached
