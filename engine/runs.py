@@ -1,0 +1,112 @@
+"""From a plan to something to train, and from a finished run to a model to use."""
+
+from pathlib import Path
+
+from engine.base_model import BaseFolder, load_base, locate_base
+from engine.checkpoints import best_checkpoint
+from engine.encode import encode_all
+from engine.language_model import LanguageModel
+from engine.method import attach_method, load_trained, parse_options
+from engine.methods import get_method
+from engine.plan import TrainPlan
+from engine.trainer import Training
+from templates.dataset import read_dataset, read_split
+from templates.errors import PlanError
+
+
+def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Training:
+    """Load everything a plan names, and check that it is still what was planned.
+
+    Args:
+        plan: what to do.
+        dataset_folder: the prepared data.
+        checkpoints: where the run saves.
+
+    Returns:
+        The training, ready to iterate.
+
+    Raises:
+        PlanError: the data changed since the plan was made.
+    """
+    dataset = read_dataset(dataset_folder)
+    if dataset.sha256 != plan.dataset_sha256:
+        raise PlanError(
+            "The data changed since this plan was made",
+            where=dataset.id,
+            fix="Run plan again on the prepared data",
+        )
+    language_model = tuned_model(plan, open_planned_base(plan))
+    encoded, notices = {}, []
+    for split in ("train", "validation"):
+        encoded[split], found = encode_all(
+            language_model,
+            read_split(dataset_folder, split),
+            dataset.template,
+            max_length_tokens=plan.limits.max_length_tokens,
+            too_long=plan.limits.too_long,
+        )
+        notices += [f"{split}: {notice}" for notice in found]
+    return Training(
+        language_model=language_model,
+        train=encoded["train"],
+        validation=encoded["validation"],
+        schedule=plan.schedule,
+        limits=plan.limits,
+        seed=plan.seed,
+        checkpoints=checkpoints,
+        notices=tuple(notices),
+    )
+
+
+def open_planned_base(plan: TrainPlan) -> BaseFolder:
+    """Find the plan's base and check that its files are the planned ones.
+
+    Args:
+        plan: names and pins the base.
+
+    Returns:
+        The folder.
+
+    Raises:
+        PlanError: the files changed since the plan was made.
+    """
+    folder = locate_base(plan.base.id, plan.base.revision)
+    if plan.base.fingerprint and folder.fingerprint != plan.base.fingerprint:
+        raise PlanError(
+            "The base model's files changed since this plan was made",
+            where=plan.base.id,
+            fix="Run plan again with the base as it is now",
+        )
+    return folder
+
+
+def tuned_model(plan: TrainPlan, base: BaseFolder) -> LanguageModel:
+    """Load the base and attach the plan's method with its start values.
+
+    Args:
+        plan: method, options, precision and seed.
+        base: from `open_planned_base`.
+
+    Returns:
+        The model before the first step.
+    """
+    spec = get_method(plan.method.name)
+    options = parse_options(spec, plan.method.options)
+    return attach_method(load_base(base, plan.base.precision), spec, options, seed=plan.seed)
+
+
+def load_run(plan: TrainPlan, checkpoints: Path) -> LanguageModel:
+    """Load the tuned model of a run, at its best checkpoint.
+
+    Args:
+        plan: the run's plan.
+        checkpoints: the run's checkpoint folder.
+
+    Returns:
+        The model in evaluation mode.
+    """
+    checkpoint = best_checkpoint(checkpoints)
+    language_model = tuned_model(plan, open_planned_base(plan))
+    load_trained(language_model.model, checkpoint.learned())
+    language_model.model.eval()
+    return language_model

@@ -1,0 +1,27 @@
+"""Learning rate over the run: linear warm-up, then cosine, linear or flat."""
+
+import math
+
+from engine.plan import Schedule
+
+
+def learning_rate_at(step: int, total_steps: int, schedule: Schedule) -> float:
+    """Compute the learning rate of one step.
+
+    Args:
+        step: 1-based.
+        total_steps: of the whole run.
+        schedule: peak, shape and warm-up share.
+
+    Returns:
+        The rate; it reaches the peak at the end of warm-up and falls towards zero.
+    """
+    warmup = math.ceil(total_steps * schedule.warmup_ratio)
+    if step <= warmup:
+        return schedule.learning_rate * step / warmup
+    progress = (step - 1 - warmup) / max(1, total_steps - warmup)
+    if schedule.shape == "cosine":
+        return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    if schedule.shape == "linear":
+        return schedule.learning_rate * (1 - progress)
+    return schedule.learning_rate

@@ -1,0 +1,250 @@
+"""The training loop: a generator of events, the same on a laptop and on a cluster.
+
+Step s of a run depends on the plan, the data and the state after step s - 1, and on nothing else:
+batches are drawn from (seed, epoch), dropout from (seed, step). So a run resumed from a checkpoint
+ends, on the same machine, with the same bits as one that was never interrupted.
+"""
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.batches import Batch, collate, epoch_batches
+from engine.checkpoints import (
+    Checkpoint,
+    TrainerState,
+    best_checkpoint,
+    newest_checkpoint,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from engine.encode import Encoded
+from engine.events import Evaluated, Event, Failed, Finished, Saved, Started, Stepped, Stopped
+from engine.language_model import LanguageModel
+from engine.loss import evaluate_loss, loss_sum
+from engine.method import count_parameters, load_trained, trainable
+from engine.plan import Limits, Schedule
+from engine.schedules import learning_rate_at
+from templates.errors import PlanError
+
+_KEEP_NEWEST = 2
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that a run needs, already in memory.
+
+    Attributes:
+        language_model: the base with the method attached and initialised.
+        train: encoded training items.
+        validation: encoded validation items.
+        schedule: how fast and how long.
+        limits: where to end.
+        seed: fixes batches and dropout.
+        checkpoints: the run's checkpoint folder.
+        notices: sentences to show with the start.
+    """
+
+    language_model: LanguageModel
+    train: list[Encoded]
+    validation: list[Encoded]
+    schedule: Schedule
+    limits: Limits
+    seed: int
+    checkpoints: Path
+    notices: tuple[str, ...] = ()
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Optimizer steps of one pass."""
+        return math.ceil(len(self.train) / self.schedule.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        steps = max(1, round(self.schedule.epochs * self.batches_per_epoch))
+        return min(steps, self.limits.max_steps or steps)
+
+    @property
+    def steps_between_evaluations(self) -> int:
+        """Optimizer steps from one validation pass to the next."""
+        return max(1, self.batches_per_epoch // self.schedule.evaluations_per_epoch)
+
+
+def train(
+    training: Training, *, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[Event]:
+    """Train, or go on where the newest sound checkpoint stands.
+
+    Afterwards the model holds the weights of the best validation loss.
+
+    Args:
+        training: model, data and schedule.
+        should_stop: asked after every step; True saves and ends the run as Stopped.
+
+    Yields:
+        Events in the order they happen. Failed is the last one when the loss diverges.
+
+    Raises:
+        PlanError: there is nothing to learn from, or nothing that learns.
+    """
+    if not training.train or not training.validation:
+        raise PlanError(
+            "Training needs rows to learn from and rows to validate on",
+            fix="Prepare the data with a larger training or validation share",
+        )
+    started_at = time.monotonic()
+    model = training.language_model.model
+    learned = trainable(model)
+    optimizer = torch.optim.AdamW(
+        list(learned.values()), lr=0.0, weight_decay=training.schedule.weight_decay, fused=True
+    )
+    checkpoint, notices = newest_checkpoint(training.checkpoints)
+    state = TrainerState(step=0)
+    if checkpoint:
+        state = _restore(checkpoint, model, optimizer)
+    yield Started(
+        total_steps=training.total_steps,
+        first_step=state.step + 1,
+        num_trainable=count_parameters(learned.values()),
+        num_parameters=count_parameters(model.parameters()),
+        notices=(*training.notices, *notices),
+    )
+    validation = _validation_batches(training)
+    draws = _draws(training, state.step + 1)
+    finished = state.evaluations_without_gain >= training.schedule.patience
+    while state.step < training.total_steps and not finished:
+        stepped = _step(training, optimizer, state.step + 1, next(draws))
+        if not (math.isfinite(stepped.loss) and math.isfinite(stepped.gradient_norm)):
+            yield _diverged(stepped.step, training)
+            return
+        state = state.model_copy(update={"step": stepped.step})
+        yield stepped
+        stopping = should_stop()
+        if stepped.step % training.steps_between_evaluations == 0 or (
+            stepped.step == training.total_steps
+        ):
+            before = time.monotonic()
+            loss, accuracy = evaluate_loss(training.language_model, validation)
+            if not math.isfinite(loss):
+                yield _diverged(state.step, training)
+                return
+            state = _judged(state, loss)
+            is_best = state.best_step == state.step
+            seconds = time.monotonic() - before
+            yield Evaluated(state.step, loss, accuracy, is_best, seconds)
+            yield _save(training, state, optimizer)
+            finished = state.evaluations_without_gain >= training.schedule.patience
+        elif stopping:
+            yield _save(training, state, optimizer)
+        if stopping and state.step < training.total_steps and not finished:
+            yield Stopped(state.step)
+            return
+    load_trained(model, best_checkpoint(training.checkpoints).learned())
+    model.eval()
+    early = f"no better validation loss in {training.schedule.patience} evaluations"
+    yield Finished(
+        step=state.step,
+        best_step=state.best_step,
+        best_loss=state.best_loss or 0.0,
+        reason=early if finished else "all steps taken",
+        seconds=time.monotonic() - started_at,
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _step(
+    training: Training, optimizer: torch.optim.Optimizer, step: int, items: list[Encoded]
+) -> Stepped:
+    """Take one optimizer step: exact mean loss per supervised token over all micro-batches."""
+    before = time.monotonic()
+    torch.manual_seed(training.seed * 1_000_003 + step)  # dropout of this step, also on resume
+    training.language_model.model.train()
+    size = training.schedule.micro_batch_size
+    num_supervised = sum(item.num_supervised for item in items)
+    total, num_tokens = 0.0, 0
+    for start in range(0, len(items), size):
+        batch = collate(items[start : start + size], training.language_model)
+        loss = loss_sum(training.language_model, batch) / num_supervised
+        loss.backward()
+        total += float(loss.detach())
+        num_tokens += batch.num_tokens
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, training.schedule.max_gradient_norm)
+    rate = learning_rate_at(step, training.total_steps, training.schedule)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if math.isfinite(total) and bool(torch.isfinite(norm)):
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return Stepped(step, total, rate, float(norm), num_tokens, time.monotonic() - before)
+
+
+def _draws(training: Training, first_step: int) -> Iterator[list[Encoded]]:
+    """Yield the items of each step from `first_step` on."""
+    lengths = [len(item.ids) for item in training.train]
+    epoch, skip = divmod(first_step - 1, training.batches_per_epoch)
+    while True:
+        batches = epoch_batches(
+            lengths, training.schedule.batch_size, seed=training.seed, epoch=epoch
+        )
+        for batch in batches[skip:]:
+            # In order of length, so that like lengths share a micro-batch.
+            yield [training.train[number] for number in sorted(batch, key=lengths.__getitem__)]
+        epoch, skip = epoch + 1, 0
+
+
+def _validation_batches(training: Training) -> list[Batch]:
+    size = training.schedule.micro_batch_size
+    items = sorted(training.validation, key=lambda item: len(item.ids))
+    starts = range(0, len(items), size)
+    return [collate(items[start : start + size], training.language_model) for start in starts]
+
+
+def _judged(state: TrainerState, loss: float) -> TrainerState:
+    if state.best_loss is None or loss < state.best_loss:
+        return state.model_copy(
+            update={
+                "best_step": state.step,
+                "best_loss": loss,
+                "evaluations_without_gain": 0,
+            }
+        )
+    worse = state.evaluations_without_gain + 1
+    return state.model_copy(update={"evaluations_without_gain": worse})
+
+
+def _save(training: Training, state: TrainerState, optimizer: torch.optim.Optimizer) -> Saved:
+    learned = trainable(training.language_model.model)
+    moments: dict[str, Tensor] = {}
+    for name, parameter in learned.items():
+        for moment, value in optimizer.state[parameter].items():
+            moments[f"{name}/{moment}"] = value
+    checkpoint = save_checkpoint(training.checkpoints, state, learned, moments)
+    prune_checkpoints(training.checkpoints, keep_newest=_KEEP_NEWEST, keep_step=state.best_step)
+    return Saved(state.step, checkpoint.folder.name, state.best_step == state.step)
+
+
+def _restore(
+    checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainerState:
+    load_trained(model, checkpoint.learned())
+    learned = trainable(model)
+    for key, value in checkpoint.optimizer().items():
+        name, _, moment = key.rpartition("/")
+        parameter = learned[name]
+        optimizer.state[parameter][moment] = value.to(parameter.device)
+    return checkpoint.state
+
+
+def _diverged(step: int, training: Training) -> Failed:
+    return Failed(
+        what=f"The loss is no longer a number at step {step}: training diverged",
+        fix=f"Lower the learning rate from {training.schedule.learning_rate:g} to about a third",
+    )
