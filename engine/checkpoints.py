@@ -27,6 +27,7 @@ from templates.values import Value
 
 _LEARNED, _OPTIMIZER = "learned.safetensors", "optimizer.safetensors"
 _STATE, _MANIFEST = "state.json", "manifest.json"
+_VERSION = 1
 
 
 class TrainerState(Value):
@@ -91,7 +92,7 @@ def save_checkpoint(
             _save_tensors(optimizer, temporary / _OPTIMIZER)
             _save_text(state.model_dump_json(), temporary / _STATE)
             files = {name: _identity(temporary / name) for name in (_LEARNED, _OPTIMIZER, _STATE)}
-            _save_text(canonical_json({"version": 1, "files": files}), temporary / _MANIFEST)
+            _save_text(canonical_json({"version": _VERSION, "files": files}), temporary / _MANIFEST)
             sync_folder(temporary)
             if final.exists():  # left by a run that was killed after this step and started again
                 shutil.rmtree(final)
@@ -116,6 +117,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest["version"] != _VERSION:
+            raise _damaged(folder, f"{_MANIFEST}, version {manifest['version']}")
         for name, identity in manifest["files"].items():
             if _identity(folder / name) != identity:
                 raise _damaged(folder, name)

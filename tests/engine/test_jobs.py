@@ -1,0 +1,70 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.events import Evaluated, Failed, Finished, Saved, Started, Stepped, Stopped
+from engine.jobs import Job, create_job
+from templates.errors import RunError
+
+
+def started(first_step: int) -> Started:
+    return Started(10, first_step, 5, 50, ("a notice",))
+
+
+def stepped(step: int) -> Stepped:
+    return Stepped(step, 1.0, 0.1, 2.0, 30, 0.01)
+
+
+def test_request_is_written_once_and_read_by_kind(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {"plan": {"seed": 1}})
+    assert job.request("train") == {"plan": {"seed": 1}}
+    with pytest.raises(RunError, match="a train job, not a compare job"):
+        job.request("compare")
+    with pytest.raises(RunError, match="no such run"):
+        Job(tmp_path / "nothing").request("train")
+    with pytest.raises(FileExistsError):
+        create_job(tmp_path / "train-1", "train", {})
+
+
+def test_a_resumed_story_drops_steps_taken_twice(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    assert job.state() == "new"
+    first = job.start_attempt()
+    for event in (started(1), stepped(1), Saved(1, "step-1", True), stepped(2), stepped(3)):
+        first.write(event)
+    assert job.state() == "unfinished"
+    second = job.start_attempt()
+    for event in (started(2), stepped(2), Evaluated(2, 0.5, 0.9, True, 0.1)):
+        second.write(event)
+    second.write(Finished(2, 2, 0.5, "all steps taken", 1.0, 1))
+    steps = [event.step for event in job.events() if isinstance(event, Stepped)]
+    assert steps == [1, 2]
+    assert job.events()[0] == started(1)
+    assert job.state() == "finished"
+
+
+def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    attempt = job.start_attempt()
+    attempt.write(started(1))
+    with attempt.path.open("a") as file:
+        file.write('{"event": "Stepped", "st')
+    assert job.events() == [started(1)]
+
+
+@pytest.mark.parametrize(
+    ("event", "state"), [(Stopped(3), "stopped"), (Failed("what", "fix"), "failed")]
+)
+def test_the_last_event_decides_the_state(tmp_path: Path, event: Stopped, state: str) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    job.start_attempt().write(event)
+    assert job.state() == state
+
+
+def test_events_carry_their_time(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    attempt = job.start_attempt()
+    attempt.write(stepped(1))
+    line = json.loads(attempt.path.read_text())
+    assert line["event"] == "Stepped" and line["at"] > 1_600_000_000
