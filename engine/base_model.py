@@ -1,6 +1,8 @@
 """From a name to a model in memory: the starter, a folder, or a Hub id, through one door."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,7 @@ def locate_base(reference: str, revision: str = "") -> BaseFolder:
     """
     folder = _STARTER_FOLDER if reference == STARTER else Path(reference).expanduser()
     pinned = ""
-    if not folder.is_dir():
+    if not reference or not folder.is_dir():
         if not _HUB_ID.fullmatch(reference) or ".." in reference:
             raise ModelError(
                 f"There is no base model {reference!r}",
@@ -74,30 +76,18 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
     Raises:
         ModelError: the library cannot read the folder, or the tokenizer does not fit.
     """
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     _config(folder)
     # transformers keeps norms and embeddings in this type too; nf4 replaces the linear layers.
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
-    safe = {"trust_remote_code": False, "local_files_only": True}
-    try:
+    with _readable(folder):
         model = AutoModelForCausalLM.from_pretrained(
-            folder.path, dtype=dtype, use_safetensors=True, **safe
+            folder.path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, **safe)
-    except Exception as error:  # the folder is foreign: a damaged one fails in many ways
-        raise ModelError(
-            f"The base cannot be opened: {str(error).splitlines()[0][:200]}",
-            where=folder.id,
-            fix="Download it again, or choose another base",
-        ) from None
-    rows = int(model.config.vocab_size)
-    if len(tokenizer) > rows:
-        raise ModelError(
-            f"The tokenizer has {len(tokenizer)} tokens, the model only {rows}",
-            where=folder.id,
-            fix="Put the tokenizer that belongs to this model into the folder",
-        )
+    tokenizer = _load_tokenizer(folder, int(model.config.vocab_size))
     model.requires_grad_(False)
     model.eval()
     if precision == "nf4":
@@ -119,6 +109,47 @@ def load_skeleton(folder: BaseFolder) -> Any:
         model = AutoModelForCausalLM.from_config(_config(folder), trust_remote_code=False)
     model.requires_grad_(False)
     return model
+
+
+def load_reader(folder: BaseFolder) -> LanguageModel:
+    """Open everything of a base but its weights: enough to tokenise, count and preview.
+
+    Args:
+        folder: from `locate_base`.
+
+    Returns:
+        A language model whose weights are shapes only.
+    """
+    skeleton = load_skeleton(folder)
+    return LanguageModel(skeleton, _load_tokenizer(folder, int(skeleton.config.vocab_size)))
+
+
+def _load_tokenizer(folder: BaseFolder, num_rows: int) -> Any:
+    with _readable(folder):
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder.path, trust_remote_code=False, local_files_only=True
+        )
+    if len(tokenizer) > num_rows:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer)} tokens, the model only {num_rows}",
+            where=folder.id,
+            fix="Put the tokenizer that belongs to this model into the folder",
+        )
+    return tokenizer
+
+
+@contextlib.contextmanager
+def _readable(folder: BaseFolder) -> Iterator[None]:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    except Exception as error:  # the folder is foreign: a damaged one fails in many ways
+        raise ModelError(
+            f"The base cannot be opened: {str(error).splitlines()[0][:200]}",
+            where=folder.id,
+            fix="Download it again, or choose another base",
+        ) from None
 
 
 def _config(folder: BaseFolder) -> Any:

@@ -5,6 +5,7 @@ chat template is prompted through it, in training and in every arm of a comparis
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -197,7 +198,10 @@ def _render_chat(
         opening.insert(0, turns.pop(0))
     everything = opening + turns
     whole = write(everything, ask=False)
-    context = write(opening, ask=False) if opening else ""
+    context = ""
+    if opening:
+        with suppress(ModelError):  # some templates refuse an opening without a user turn
+            context = write(opening, ask=False)
     if not whole.startswith(context):
         context = ""
     segments: list[Segment] = []

@@ -63,7 +63,6 @@ def parse(
         return kind.model_validate(content)
     except ValidationError as problems:
         field, clause = first_problem(problems)
-        names = ", ".join(known or kind.model_fields)
-        raise error(
-            clause, where=where, fix=f"Correct {field}; the settings are: {names}"
-        ) from None
+    # Outside the except block: pydantic's error, kept as context, would hold frames forever.
+    names = ", ".join(known or kind.model_fields)
+    raise error(clause, where=where, fix=f"Correct {field}; the settings are: {names}")

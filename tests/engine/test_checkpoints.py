@@ -85,7 +85,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old_checkpoint(tmp_path: Path)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(RunError, match="disk is full.*Free some space"):
+        with pytest.raises(RunError, match=r"disk is full.*Free some space"):
             save_checkpoint(tmp_path, TrainerState(step=2), big, {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -94,5 +94,5 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_old_checkpoint(tmp_path: Path)
 
 
 def test_no_checkpoint_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no checkpoint yet.*Train it first"):
+    with pytest.raises(RunError, match=r"no checkpoint yet.*Train it first"):
         best_checkpoint(tmp_path / "checkpoints")

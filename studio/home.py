@@ -1,0 +1,104 @@
+"""Where things are kept, and how an id becomes a folder.
+
+    STUDIO_HOME/uploads/<id>/    datasets/<id>/    plans/<id>.yaml    jobs/<id>/
+"""
+
+import re
+import secrets
+import time
+from pathlib import Path
+
+from studio.settings import studio_home
+from templates.errors import RunError
+from templates.files import disk_errors
+
+LATEST = "latest"
+_PLACES = {
+    "upload": "uploads",
+    "dataset": "datasets",
+    "plan": "plans",
+    "train": "jobs",
+    "compare": "jobs",
+}
+_PREFIXES = {"upload": "up", "dataset": "ds", "plan": "plan", "train": "train", "compare": "compare"}
+_ID = re.compile(r"[a-z]+-[a-z0-9-]*")
+
+
+class Home:
+    """The folder behind all steps; ids are labels, never paths."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        """Open a home; folders appear when they are first needed.
+
+        Args:
+            root: the folder; default: STUDIO_HOME.
+        """
+        self.root = root or studio_home()
+
+    def place(self, kind: str) -> Path:
+        """Give the folder that holds all things of a kind.
+
+        Args:
+            kind: upload, dataset, plan, train or compare.
+
+        Returns:
+            An existing folder.
+        """
+        folder = self.root / _PLACES[kind]
+        with disk_errors("the studio's folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def new(self, kind: str) -> Path:
+        """Name a new thing; ids sort by time.
+
+        Args:
+            kind: upload, plan, train or compare.
+
+        Returns:
+            A path that does not exist yet.
+        """
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        return self.place(kind) / f"{_PREFIXES[kind]}-{stamp}-{secrets.token_hex(2)}"
+
+    def find(self, kind: str, reference: str) -> Path:
+        """Find a thing by id, by the beginning of its id, or the latest.
+
+        Args:
+            kind: upload, dataset, plan, train or compare.
+            reference: an id, an unambiguous beginning, or "latest".
+
+        Returns:
+            Its path.
+
+        Raises:
+            RunError: none or several match.
+        """
+        found = self.all(kind)
+        if reference == LATEST:
+            matches = found[-1:]
+        elif _ID.fullmatch(reference):
+            exact = [path for path in found if path.stem == reference]
+            matches = exact or [path for path in found if path.stem.startswith(reference)]
+        else:
+            matches = []
+        if len(matches) == 1:
+            return matches[0]
+        known = ", ".join(path.stem for path in found[-5:]) or "none yet"
+        many = f"{len(matches)} {kind}s begin with {reference!r}"
+        raise RunError(
+            many if matches else f"There is no {kind} {reference!r}",
+            fix=f"Give one of these ids: {known}",
+        )
+
+    def all(self, kind: str) -> list[Path]:
+        """List all things of a kind.
+
+        Args:
+            kind: upload, dataset, plan, train or compare.
+
+        Returns:
+            Paths, the newest last.
+        """
+        paths = self.place(kind).glob(f"{_PREFIXES[kind]}-*")
+        return sorted(paths, key=lambda path: (path.stat().st_mtime, path.name))
