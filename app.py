@@ -4,6 +4,6 @@ from studio.settings import prepare_environment
 
 if __name__ == "__main__":
     prepare_environment()
-    from studio.verbs import app  # after the environment is set  # noqa: PLC0415
+    from studio.verbs import app  # after the environment is set
 
     app()

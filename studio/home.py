@@ -1,6 +1,6 @@
 """Where things are kept, and how an id becomes a folder.
 
-    STUDIO_HOME/uploads/<id>/    datasets/<id>/    plans/<id>.yaml    jobs/<id>/
+STUDIO_HOME/uploads/<id>/    datasets/<id>/    plans/<id>.yaml    jobs/<id>/
 """
 
 import re
@@ -20,7 +20,13 @@ _PLACES = {
     "train": "jobs",
     "compare": "jobs",
 }
-_PREFIXES = {"upload": "up", "dataset": "ds", "plan": "plan", "train": "train", "compare": "compare"}
+_PREFIXES = {
+    "upload": "up",
+    "dataset": "ds",
+    "plan": "plan",
+    "train": "train",
+    "compare": "compare",
+}
 _ID = re.compile(r"[a-z]+-[a-z0-9-]*")
 
 

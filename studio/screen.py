@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -18,12 +18,13 @@ from studio.home import Home
 from templates.errors import StudioError
 
 P = ParamSpec("P")
+R = TypeVar("R")
 Tick = Callable[[float, str], None]
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
-def verb(function: Callable[P, None]) -> Callable[P, None]:
+def verb(function: Callable[P, R]) -> Callable[P, R]:
     """Make a command end in one sentence and a non-zero exit where it fails.
 
     Args:
@@ -34,10 +35,10 @@ def verb(function: Callable[P, None]) -> Callable[P, None]:
     """
 
     @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
         as_json = bool(kwargs.get("json"))
         try:
-            function(*args, **kwargs)
+            return function(*args, **kwargs)
         except StudioError as error:
             _say_error(error.what, error.where, error.fix, as_json)
             raise typer.Exit(1) from None

@@ -37,7 +37,8 @@ def prepare(
     ] = None,
     augment: Annotated[list[str] | None, typer.Option(help="An augmenter to use.")] = None,
     instruction: Annotated[
-        str | None, typer.Option(help="Task description for the untuned model; {labels} lists them.")
+        str | None,
+        typer.Option(help="Task description for the untuned model; {labels} lists labels."),
     ] = None,
     separator: Annotated[str | None, typer.Option(help="Ends every prompt; \\n is read.")] = None,
     stop: Annotated[str | None, typer.Option(help="Ends every answer; \\n is read.")] = None,
@@ -51,7 +52,7 @@ def prepare(
     ] = None,
     preview: Annotated[int, typer.Option(help="Examples to show as the model reads them.")] = 2,
     json: Json = False,
-) -> None:
+) -> str:
     """Turn an upload into examples in three splits."""
     from data_prep.prepare import prepare as run  # noqa: PLC0415
     from data_prep.recipe import PrepRecipe, complete, propose_recipe  # noqa: PLC0415
@@ -71,18 +72,17 @@ def prepare(
         chosen = complete(parse(PrepRecipe, content, where="options", error=DataError))
     reader = load_reader(locate_base(base))
     with progress("Preparing") as tick:
-        dataset = run(
-            folder, chosen, home.place("dataset"), tokenise=reader.encode, progress=tick
-        )
+        dataset = run(folder, chosen, home.place("dataset"), tokenise=reader.encode, progress=tick)
     dataset_folder = home.place("dataset") / dataset.id
     if export is not None:
         _export(dataset, dataset_folder, export)
     if json:
         say_json(dataset.model_dump(mode="json"))
-        return
+        return dataset.id
     _show(dataset)
     _show_preview(dataset, dataset_folder, reader, preview)
     say(f"Kept as {dataset.id}. Next: python app.py plan {dataset.id} --base {base}")
+    return dataset.id
 
 
 def _read(path: Path) -> Any:
@@ -127,7 +127,7 @@ def _choose_columns(
         type(TEMPLATES["chat"]), content["template"], where="template", error=DataError
     )
     mapping = content["mapping"]
-    fields = {}
+    fields: dict[str, str] = {}
     for item in inputs:
         slot, equals, column = item.partition("=")
         if not equals:
@@ -136,11 +136,8 @@ def _choose_columns(
         fields[slot] = column
     if fields:
         mapping["fields"] = fields
-    for name, column in (
-        ("label", label), ("references", answer), ("turns", turns), ("split", split),
-    ):  # fmt: skip
-        if column is not None:
-            mapping[name] = column
+    targets = {"label": label, "references": answer, "turns": turns, "split": split}
+    mapping.update({name: chosen for name, chosen in targets.items() if chosen is not None})
 
 
 def _choose_steps(

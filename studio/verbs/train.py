@@ -25,7 +25,7 @@ def train(
         str | None, typer.Option(help='Go on with this run: its id, or "latest".')
     ] = None,
     json: Json = False,
-) -> None:
+) -> str:
     """Train a plan. Ctrl-C saves and stops; --resume goes on, to the same bits."""
     home = Home()
     if resume is None:
@@ -52,6 +52,7 @@ def train(
         say(f"Next: python app.py compare {job.id}")
     else:
         say(f"Stopped and saved. Go on with: python app.py train --resume {job.id}")
+    return job.id
 
 
 def planned(job: Job) -> TrainPlan:
@@ -82,6 +83,7 @@ def run(home: Home, job: Job, plan: TrainPlan, *, show: bool) -> Event:
         StudioError: the run could not begin or go on; also written as Failed.
     """
     from engine.hardware import prepare_process  # noqa: PLC0415
+
     from engine.runs import assemble  # noqa: PLC0415
     from engine.trainer import train as training_events  # noqa: PLC0415
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from studio.home import Home
-from studio.screen import say, say_json, say_table
+from studio.screen import progress, say, say_json, say_table
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -21,17 +21,17 @@ def upload(
         str | None, typer.Option(help="Of the text; found out if not given.")
     ] = None,
     json: Json = False,
-) -> None:
+) -> str:
     """Read a table of examples and keep it."""
     from data_prep.upload import read_upload  # noqa: PLC0415
 
     separator = "\t" if delimiter in ("\\t", "tab") else delimiter
-    value = read_upload(
-        file, Home().new("upload"), name=name, delimiter=separator, encoding=encoding
-    )
+    folder = Home().new("upload")
+    with progress("Reading"):
+        value = read_upload(file, folder, name=name, delimiter=separator, encoding=encoding)
     if json:
         say_json(value.model_dump(mode="json"))
-        return
+        return value.id
     rows = [
         (
             column.name,
@@ -50,3 +50,4 @@ def upload(
     for note in value.notes:
         say(f"Note: {note}")
     say(f"Kept as {value.id}. Next: python app.py prepare {value.id}")
+    return value.id

@@ -1,0 +1,169 @@
+"""Bytes -> text: byte order mark, strict UTF-8, UTF-16/32, then a reported guess."""
+
+import codecs
+import re
+from dataclasses import dataclass
+
+from charset_normalizer import from_bytes
+
+from templates.errors import DataError
+
+_BOMS = (  # UTF-32 first: its little-endian mark begins with the one of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SAMPLE_BYTES = 65_536
+_FOREIGN_WORD = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")
+# In real Western text such a sign does not stand between two letters; the typographic
+# apostrophe, dashes and the ellipsis do.
+_ODD = re.compile(
+    r"(?<=[^\W\d_])([^\w\s\x00-\x7f’‘“”–—…·]|[¹²³])(?=[^\W\d_])|[\x80-\x9f]|[ŸŠŽ¿£](?=[a-zß-ÿ])"
+)
+_SAVE_AS_UTF8 = "Save the file as UTF-8, or choose the encoding yourself"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Text and how it was read."""
+
+    text: str
+    encoding: str
+    notes: tuple[str, ...] = ()
+
+
+def decode(data: bytes, *, name: str, encoding: str | None = None) -> Decoded:
+    """Decode a text file.
+
+    Args:
+        data: the content.
+        name: the file name, for the sentence.
+        encoding: what the person chose; None finds out.
+
+    Returns:
+        The text without byte order mark, and notes where it was a guess.
+
+    Raises:
+        DataError: the bytes are not text, or not text in the chosen encoding.
+    """
+    if encoding is not None:
+        return _decode_as(data, name, encoding)
+    for mark, codec in _BOMS:
+        if data.startswith(mark):
+            decoded = _decode_as(data, name, codec)
+            return Decoded(decoded.text, decoded.encoding, ("Byte order mark removed",))
+    wide = _wide_encoding(data)
+    if wide is not None:
+        decoded = _decode_as(data, name, wide)
+        note = f"Decoded as {wide} without a byte order mark: check the preview"
+        return Decoded(decoded.text, wide, (note,))
+    if b"\x00" in data:
+        line = data.count(b"\n", 0, data.index(b"\x00")) + 1
+        raise DataError(
+            "The file holds NUL bytes, so it is binary or damaged",
+            where=f"{name}, line {line}",
+            fix="Export the table again as CSV or JSONL in UTF-8",
+        )
+    try:
+        return Decoded(data.decode("utf-8"), "utf-8")
+    except UnicodeDecodeError as error:
+        _refuse_damaged_utf8(data, name)
+        guess = _guess(data, name)
+        line = data.count(b"\n", 0, error.start) + 1
+        note = f"Decoded as {guess} (line {line} is not UTF-8): check the preview"
+        return Decoded(data.decode(guess), guess, (note,))
+
+
+def _decode_as(data: bytes, name: str, encoding: str) -> Decoded:
+    """Decode with a codec that a person or a byte order mark named."""
+    try:
+        codec = codecs.lookup(encoding).name
+        text = data.decode(codec)
+    except LookupError:
+        raise DataError(
+            f"There is no text encoding called {encoding!r}",
+            where=name,
+            fix="Choose one such as utf-8, utf-16, cp1252, latin-1 or shift_jis",
+        ) from None
+    except UnicodeError as error:
+        start = getattr(error, "start", 0)
+        line = data.count(b"\n", 0, start) + 1
+        raise DataError(
+            f"The file is not {encoding}: byte {start:,} does not fit",
+            where=f"{name}, line {line}",
+            fix="Leave the encoding empty to let the studio find it, or choose another one",
+        ) from None
+    if "\x00" in text:
+        line = text.count("\n", 0, text.index("\x00")) + 1
+        raise DataError(
+            f"Read as {encoding}, the file holds NUL characters",
+            where=f"{name}, line {line}",
+            fix="Choose another encoding, or export the table again in UTF-8",
+        )
+    return Decoded(text.removeprefix("\ufeff"), codec)
+
+
+def _wide_encoding(data: bytes) -> str | None:
+    """Recognise UTF-16/32 without a mark by where the zero bytes of ASCII characters lie."""
+    sample = data[: _SAMPLE_BYTES - _SAMPLE_BYTES % 4]
+    quarter = len(sample) // 4
+    if quarter < 2:
+        return None
+    zeros = [sample[offset::4].count(0) / quarter for offset in range(4)]
+    if min(zeros[1:]) > 0.7 and zeros[0] < 0.3:
+        return "utf-32-le"
+    if min(zeros[:3]) > 0.7 and zeros[3] < 0.3:
+        return "utf-32-be"
+    if min(zeros[1], zeros[3]) > 0.4 and max(zeros[0], zeros[2]) < 0.1:
+        return "utf-16-le"
+    if min(zeros[0], zeros[2]) > 0.4 and max(zeros[1], zeros[3]) < 0.1:
+        return "utf-16-be"
+    return None
+
+
+def _refuse_damaged_utf8(data: bytes, name: str) -> None:
+    """Name the damaged lines of a file that is UTF-8 elsewhere; a guess would garble the rest."""
+    good, bad = 0, []
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if line.isascii():
+            continue
+        try:
+            line.decode("utf-8")
+            good += 1
+        except UnicodeDecodeError:
+            bad.append(number)
+    if good > len(bad):
+        listed = ", ".join(str(number) for number in bad[:10]) + (" …" if len(bad) > 10 else "")
+        raise DataError(
+            f"The file is UTF-8, but {len(bad)} line(s) hold damaged bytes",
+            where=f"{name}, line {listed}",
+            fix="Correct or remove these lines, or choose the encoding yourself",
+        )
+
+
+def _guess(data: bytes, name: str) -> str:
+    """Choose a legacy encoding: cp1252 where the text stays plausible, else the best candidate."""
+    words = _FOREIGN_WORD.findall(data[: 16 * _SAMPLE_BYTES])
+    sample = b" ".join(words)[:_SAMPLE_BYTES]
+    high = sum(byte > 127 for byte in sample)
+    try:
+        western = data.decode("cp1252")
+    except UnicodeDecodeError:
+        western = None
+    # Western words hold an accent or two; in Cyrillic, Greek or Asian words most bytes are high.
+    if western is not None and high < 0.5 * len(sample):
+        if len(_ODD.findall(western)) < 0.1 * high + 1:
+            return "cp1252"
+    best = from_bytes(b"\n".join(line for line in data.split(b"\n") if not line.isascii())).best()
+    candidates = [best.encoding, *best.could_be_from_charset] if best is not None else []
+    readings: list[tuple[int, str]] = []
+    for codec in dict.fromkeys([*candidates, "cp1250", "cp1252"]):
+        try:
+            readings.append((len(_ODD.findall(data.decode(codec))), codec))
+        except UnicodeError:
+            continue
+    if readings:
+        return min(readings, key=lambda reading: reading[0])[1]
+    raise DataError("The encoding of the file cannot be told", where=name, fix=_SAVE_AS_UTF8)

@@ -1,0 +1,125 @@
+"""PrepRecipe: everything that turns an upload into a dataset; replaying it gives equal bytes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import Field
+
+from data_prep import augmenters, cleaners
+from data_prep.mapping import ColumnMapping
+from data_prep.recognition import recognise
+from data_prep.splits import SplitOptions
+from data_prep.step_spec import AugmenterSpec, CleanerSpec, find_spec, list_specs, parse_options
+from data_prep.upload import Upload
+from templates.files import canonical_json
+from templates.template import Template
+from templates.values import Value
+
+DEFAULT_STEPS = ("empty", "trim", "exact_duplicates", "mask_personal_data", "length")
+
+
+class Step(Value):
+    """One cleaner or augmenter with its options."""
+
+    name: str
+    options: Mapping[str, Any] = Field(default_factory=dict)
+
+
+class PrepRecipe(Value):
+    """How rows become examples in three splits."""
+
+    template: Template = Field(title="Template", description="The task and its wording.")
+    mapping: ColumnMapping = Field(title="Columns", description="Which column goes where.")
+    steps: tuple[Step, ...] = Field(
+        default=(), title="Cleaning", description="Cleaners in the order they run."
+    )
+    augmenters: tuple[Step, ...] = Field(
+        default=(), title="Augmenting", description="Applied to the training split only."
+    )
+    splits: SplitOptions = Field(
+        default_factory=SplitOptions, title="Splits", description="How the rows are divided."
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**32 - 1, title="Seed", description="Decides every random choice."
+    )
+
+    def to_json(self) -> str:
+        """Write the recipe so that equal recipes give equal bytes.
+
+        Returns:
+            Canonical JSON, ending in a line break.
+        """
+        return canonical_json(self.model_dump(mode="json"), indent=1) + "\n"
+
+
+def all_cleaners() -> dict[str, CleanerSpec[Any]]:
+    """List the cleaners.
+
+    Returns:
+        Specs by name.
+    """
+    return list_specs(cleaners)
+
+
+def all_augmenters() -> dict[str, AugmenterSpec[Any]]:
+    """List the augmenters.
+
+    Returns:
+        Specs by name.
+    """
+    return list_specs(augmenters)
+
+
+def complete(recipe: PrepRecipe) -> PrepRecipe:
+    """Check the steps of a recipe and write their defaults out.
+
+    Args:
+        recipe: steps may leave options out.
+
+    Returns:
+        The recipe with every option; later changes of a default do not change a replay.
+    """
+
+    def filled(steps: tuple[Step, ...], specs: dict[str, Any], kind: str) -> tuple[Step, ...]:
+        out = []
+        for step in steps:
+            spec = find_spec(specs, step.name, kind=kind)
+            options = parse_options(spec, dict(step.options)).model_dump(mode="json")
+            out.append(Step(name=step.name, options=options))
+        return tuple(out)
+
+    return recipe.model_copy(
+        update={
+            "steps": filled(recipe.steps, all_cleaners(), "cleaner"),
+            "augmenters": filled(recipe.augmenters, all_augmenters(), "augmenter"),
+        }
+    )
+
+
+def default_recipe(template: Template, mapping: ColumnMapping, *, seed: int = 0) -> PrepRecipe:
+    """Build the recipe that fits most tables: all cleaners, no augmenter, 70/15/15.
+
+    Args:
+        template: the task and its wording.
+        mapping: which column goes where.
+        seed: decides every random choice.
+
+    Returns:
+        The recipe.
+    """
+    steps = tuple(Step(name=name) for name in DEFAULT_STEPS)
+    return complete(PrepRecipe(template=template, mapping=mapping, steps=steps, seed=seed))
+
+
+def propose_recipe(upload: Upload, *, seed: int = 0) -> PrepRecipe:
+    """Build the default recipe for what the table seems to be.
+
+    Args:
+        upload: the table.
+        seed: decides every random choice.
+
+    Returns:
+        The recipe; its mapping may be incomplete where no column fits.
+    """
+    proposal = recognise(upload.columns)
+    return default_recipe(proposal.template, proposal.mapping, seed=seed)

@@ -1,0 +1,141 @@
+"""plan: choose base, method and schedule, and see what it will cost before it runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.plan import Limits, Schedule, write_plan
+from studio.home import Home
+from studio.screen import say, say_json, say_table
+from studio.verbs.upload import Json
+from templates.dataset import read_dataset
+from templates.errors import PlanError
+from templates.files import write_atomically
+
+
+def plan(
+    dataset: Annotated[str, typer.Argument(help='Id of a dataset, or "latest".')] = "latest",
+    method: Annotated[str, typer.Option(help="Tuning method; --list shows all.")] = "lora",
+    base: Annotated[
+        str, typer.Option(help='"starter", a model folder, or a Hub id such as org/name.')
+    ] = "starter",
+    revision: Annotated[str, typer.Option(help="Hub branch, tag or commit.")] = "",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or nf4; the method's own if not given.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", "-o",
+            help="NAME=VALUE for the method, the schedule or the limits, such as rank=16, "
+            "learning_rate=1e-3, max_steps=100; repeatable.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
+    save: Annotated[
+        Path | None, typer.Option(help="Also write the plan here, as .yaml or .json.")
+    ] = None,
+    list_methods: Annotated[bool, typer.Option("--list", help="List the methods.")] = False,
+    json: Json = False,
+) -> str:  # fmt: skip
+    """Plan a training run: what will learn, how long, and what it costs."""
+    from engine.planning import make_plan  # noqa: PLC0415
+
+    from engine.methods import all_methods, get_method  # noqa: PLC0415
+
+    if list_methods:
+        rows = [(spec.name, spec.family, spec.summary) for spec in all_methods().values()]
+        say_table("Methods", ("name", "family", "what it does"), rows)
+        return ""
+    home = Home()
+    folder = home.find("dataset", dataset)
+    options, schedule, limits = _sort_options(option or [], get_method(method).options.model_fields)
+    value, estimate = make_plan(
+        read_dataset(folder),
+        folder,
+        base,
+        method,
+        options=options,
+        schedule_changes=schedule,
+        limits_changes=limits,
+        precision=precision,
+        revision=revision,
+        seed=seed,
+    )
+    path = home.new("plan").with_suffix(".yaml")
+    write_atomically(path, write_plan(value))
+    if save is not None:
+        write_atomically(save, write_plan(value, as_json=save.suffix == ".json"))
+    if json:
+        say_json(
+            {
+                "id": path.stem,
+                "plan": value.model_dump(mode="json"),
+                "estimate": estimate.model_dump(mode="json"),
+            }
+        )
+        return path.stem
+    settings = _settings(value.model_dump(mode="json"))
+    shown = [(name, _shown(setting)) for name, setting in settings]
+    say_table(f"Plan {path.stem}", ("setting", "value"), shown)
+    _say_estimate(estimate)
+    say(f"Next: python app.py train {path.stem}")
+    return path.stem
+
+
+def _sort_options(
+    items: list[str], method_fields: Any
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Give each NAME=VALUE to the value that has a field of that name."""
+    sorted_: tuple[dict[str, str], dict[str, str], dict[str, str]] = ({}, {}, {})
+    fields = (method_fields, Schedule.model_fields, Limits.model_fields)
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise PlanError(
+                f"The option {item!r} has no value", where="--option", fix="Write NAME=VALUE"
+            )
+        owner = next((place for place, known in enumerate(fields) if name in known), None)
+        if owner is None:
+            names = ", ".join(name for known in fields for name in known)
+            raise PlanError(
+                f"There is no setting called {name!r}",
+                where="--option",
+                fix=f"Choose from {names}",
+            )
+        sorted_[owner][name] = value
+    return sorted_
+
+
+def _settings(content: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in content.items():
+        if isinstance(value, dict):
+            found += _settings(value, f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, value))
+    return found
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    text = str(value)
+    return text[:12] + "…" if len(text) == 64 else text
+
+
+def _say_estimate(estimate: Any) -> None:
+    parts = [(name.removesuffix("_bytes"), f"{size / 2**20:,.1f} MiB")
+             for name, size in estimate.memory_parts().items()]  # fmt: skip
+    peak = f"{estimate.peak_bytes / 2**20:,.0f} MiB"
+    say_table("Estimated memory", ("part", "size"), [*parts, ("peak", peak)])
+    share = 100 * estimate.num_trainable / estimate.num_parameters
+    low, high = estimate.low_seconds, estimate.high_seconds
+    say(
+        f"Learns {estimate.num_trainable:,} of {estimate.num_parameters:,} parameters "
+        f"({share:.2f} %), adapter {estimate.adapter_bytes / 2**20:.2f} MiB; "
+        f"{estimate.num_steps} steps, about {low:.0f} to {high:.0f} s."
+    )
+    for sentence in (*estimate.blockers, *estimate.warnings):
+        say(f"Warning: {sentence}")

@@ -1,0 +1,91 @@
+"""predict: a tuned model answers the rows of a new table."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.jobs import Job
+from studio.home import Home
+from studio.screen import progress, say, say_json
+from studio.verbs.train import planned
+from studio.verbs.upload import Json
+from templates.dataset import read_dataset
+from templates.errors import DataError
+from templates.files import canonical_json, write_atomically
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def predict(
+    table: Annotated[Path, typer.Argument(help="CSV, TSV, JSONL or JSON without answers.")],
+    run: Annotated[str, typer.Option(help='Id of a train run, or "latest".')] = "latest",
+    to: Annotated[Path, typer.Option(help="Where to write; .jsonl or .csv.")] = Path(
+        "predictions.jsonl"
+    ),
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer of a generating task.")] = 128,
+    json: Json = False,
+) -> None:
+    """Answer every row of a table with a tuned model."""
+    from engine.hardware import prepare_process  # noqa: PLC0415
+
+    from data_prep.mapping import examples_for_prediction  # noqa: PLC0415
+    from data_prep.table_file import read_table  # noqa: PLC0415
+    from engine.prompting import Question, answers_to, build_prompts  # noqa: PLC0415
+    from engine.runs import load_run  # noqa: PLC0415
+
+    if to.suffix not in (".jsonl", ".csv"):
+        raise DataError(
+            f"Predictions cannot be written as {to.suffix or 'that'}",
+            where=to.name,
+            fix="Name a file that ends in .jsonl or .csv",
+        )
+    prepare_process()
+    home = Home()
+    job = Job(home.find("train", run))
+    plan = planned(job)
+    dataset = read_dataset(home.find("dataset", plan.dataset_id))
+    rows = list(read_table(table).rows())
+    examples = examples_for_prediction(rows, dataset.template, dataset.columns)
+    model = load_run(plan, job.checkpoints)
+    question = Question(
+        template=dataset.template,
+        labels=dataset.labels if dataset.template.has_labels else (),
+        max_new_tokens=max_new_tokens,
+    )
+    with progress("Predicting") as tick:
+        prompts = build_prompts(model, examples, question)
+        answers = answers_to(
+            model, prompts, question, progress=lambda done, total: tick(done / total, "")
+        )
+    results = [
+        {"row": row.number, **dict(row.cells), "prediction": answer}
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+    write_atomically(to, _as_csv(results) if to.suffix == ".csv" else _as_jsonl(results))
+    if json:
+        say_json({"run": job.id, "rows": len(results), "cut": len(prompts.cut), "file": str(to)})
+    else:
+        if prompts.cut:
+            say(f"Note: {len(prompts.cut)} rows were cut at their start to fit the context.")
+        say(f"Answered {len(results):,} rows with {job.id}: {to}")
+
+
+def _as_jsonl(results: list[dict[str, Any]]) -> str:
+    return "".join(canonical_json(result) + "\n" for result in results)
+
+
+def _as_csv(results: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(results[0])
+    for result in results:
+        writer.writerow([_no_formula(str(cell)) for cell in result.values()])
+    return text.getvalue()
+
+
+def _no_formula(cell: str) -> str:
+    """Keep a spreadsheet from running what a cell says."""
+    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell

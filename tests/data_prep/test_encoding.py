@@ -1,0 +1,58 @@
+import pytest
+
+from data_prep.encoding import decode
+from templates.errors import DataError
+
+FRENCH = "texte,étiquette\nL’été dernier, déjà vu à Orléans – 5 €,é\nNaïve façade,ç\n"
+GERMAN = "text,label\nDie Grüße aus Köln sind schön,ä\nStraße für Fußgänger,ö\n"
+POLISH = "tekst,etykieta\nZażółć gęślą jaźń w Łodzi,ż\nChrząszcz brzmi w trzcinie pięknie,ł\n" * 4
+RUSSIAN = "текст,метка\nМой заказ ещё не пришёл,доставка\nВерните деньги,оплата\n" * 4
+JAPANESE = "本文,ラベル\n注文した商品がまだ届きません,配送\n返金をお願いします,請求\n" * 6
+
+
+@pytest.mark.parametrize(
+    ("data", "text", "encoding"),
+    [
+        ("a,é\n".encode(), "a,é\n", "utf-8"),
+        ("a,é\n".encode("utf-8-sig"), "a,é\n", "utf-8-sig"),
+        ("a,é\n".encode("utf-16"), "a,é\n", "utf-16"),
+        ("a,é\n".encode("utf-32"), "a,é\n", "utf-32"),
+        ("ab,cd\nef,gh\n".encode("utf-16-le"), "ab,cd\nef,gh\n", "utf-16-le"),
+        ("ab,cd\nef,gh\n".encode("utf-16-be"), "ab,cd\nef,gh\n", "utf-16-be"),
+        ("ab,cd\nef,gh\n".encode("utf-32-le"), "ab,cd\nef,gh\n", "utf-32-le"),
+        ("ab,cd\nef,gh\n".encode("utf-32-be"), "ab,cd\nef,gh\n", "utf-32-be"),
+        (FRENCH.encode("cp1252"), FRENCH, "cp1252"),
+        (GERMAN.encode("cp1252"), GERMAN, "cp1252"),
+        ("text\ncafé\n".encode("cp1252"), "text\ncafé\n", "cp1252"),
+        (POLISH.encode("cp1250"), POLISH, "cp1250"),
+        (RUSSIAN.encode("cp1251"), RUSSIAN, "cp1251"),
+        (JAPANESE.encode("shift_jis"), JAPANESE, None),
+    ],
+)
+def test_found(data: bytes, text: str, encoding: str | None) -> None:
+    decoded = decode(data, name="a.csv")
+    assert decoded.text == text
+    assert encoding is None or decoded.encoding == encoding
+
+
+def test_a_guess_is_reported_and_can_be_overridden() -> None:
+    data = "a\nb\ncafé\n".encode("cp1252")
+    assert decode(data, name="a.csv").notes == (
+        "Decoded as cp1252 (line 3 is not UTF-8): check the preview",
+    )
+    assert decode(data, name="a.csv", encoding="cp1250").notes == ()
+    assert decode("é".encode("utf-8-sig"), name="a.csv").notes == ("Byte order mark removed",)
+
+
+def test_a_chosen_utf8_drops_the_mark() -> None:
+    assert decode("é".encode("utf-8-sig"), name="a.csv", encoding="UTF8").text == "é"
+
+
+def test_one_damaged_line_does_not_change_the_encoding() -> None:
+    with pytest.raises(DataError, match=r"2 line\(s\).*line 2, 5"):
+        decode(b"\xc3\xa9\n\xff\n\xc3\xa9\n\xc3\xa8\nx\xe9y\n", name="a.csv")
+
+
+def test_no_encoding_fits() -> None:
+    with pytest.raises(DataError, match=r"cannot be told.*Save the file as UTF-8"):
+        decode(bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFF, 0x80, 0xFE] * 20), name="a.csv")
