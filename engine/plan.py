@@ -85,7 +85,7 @@ class Limits(Value):
         default=0, ge=0, title="Longest example", description="0: the context of the base."
     )
     too_long: Literal["stop", "drop", "cut"] = Field(
-        default="stop",
+        default="drop",
         title="Examples that are too long",
         description="Refuse, leave them out, or cut the start of the prompt; never the answer.",
     )

@@ -22,5 +22,6 @@ def prepare_environment() -> None:
         ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"),  # a token is used only where one is given
         ("TOKENIZERS_PARALLELISM", "false"),
         ("TRANSFORMERS_VERBOSITY", "error"),
+        ("OMP_WAIT_POLICY", "PASSIVE"),  # waiting threads leave the cores to other programs
     ):
         os.environ.setdefault(name, value)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.estimate import CostEstimate
 from engine.plan import Limits, Schedule, write_plan
 from studio.home import Home
 from studio.screen import say, say_json, say_table
@@ -125,17 +126,18 @@ def _shown(value: Any) -> str:
     return text[:12] + "…" if len(text) == 64 else text
 
 
-def _say_estimate(estimate: Any) -> None:
-    parts = [(name.removesuffix("_bytes"), f"{size / 2**20:,.1f} MiB")
-             for name, size in estimate.memory_parts().items()]  # fmt: skip
-    peak = f"{estimate.peak_bytes / 2**20:,.0f} MiB"
+def _say_estimate(estimate: CostEstimate) -> None:
+    parts = [
+        (name.removesuffix("_bytes"), f"{size / 2**20:,.1f} MiB")
+        for name, size in estimate.memory.model_dump().items()
+    ]
+    peak = f"{estimate.peak_memory_bytes / 2**20:,.1f} MiB"
     say_table("Estimated memory", ("part", "size"), [*parts, ("peak", peak)])
-    share = 100 * estimate.num_trainable / estimate.num_parameters
-    low, high = estimate.low_seconds, estimate.high_seconds
     say(
         f"Learns {estimate.num_trainable:,} of {estimate.num_parameters:,} parameters "
-        f"({share:.2f} %), adapter {estimate.adapter_bytes / 2**20:.2f} MiB; "
-        f"{estimate.num_steps} steps, about {low:.0f} to {high:.0f} s."
+        f"({100 * estimate.trainable_ratio:.2f} %), adapter "
+        f"{estimate.adapter_bytes / 2**20:.2f} MiB; {estimate.num_steps} steps, about "
+        f"{estimate.low_seconds:.0f} to {estimate.high_seconds:.0f} s."
     )
     for sentence in (*estimate.blockers, *estimate.warnings):
         say(f"Warning: {sentence}")
