@@ -17,12 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from templates.errors import RunError
-from templates.files import canonical_json, disk_errors, disk_full, sha256_of_file, sync_folder
+from templates.files import canonical_json, disk_errors, sha256_of_file, sync_folder
 from templates.values import Value
 
 _LEARNED, _OPTIMIZER = "learned.safetensors", "optimizer.safetensors"
@@ -192,12 +191,7 @@ def _identity(path: Path) -> dict[str, object]:
 
 def _save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    try:
-        save_file(ready, path)
-    except SafetensorError as error:  # the library hides the operating system's error in its text
-        if "space" in str(error) or "large" in str(error):
-            raise disk_full("the checkpoint") from None
-        raise
+    save_file(ready, path)
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

@@ -34,14 +34,18 @@ class _FrozenMatmul(torch.autograd.Function):
 class NF4Linear(nn.Module):
     """y = x W^T + b with W (D_out, D_in) in 4 bits, double quantised; frozen."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, was_transposed: bool = False
+    ) -> None:
         """Quantise a weight.
 
         Args:
             weight: (D_out, D_in), any float type.
             bias: (D_out,) or None; kept as it is.
+            was_transposed: whether the model's own layer holds it as (D_in, D_out).
         """
         super().__init__()
+        self.was_transposed = was_transposed
         self.out_features, self.in_features = weight.shape
         # One block a row: the CPU kernel misreads scales where a block would straddle two rows.
         flat = weight.detach().float().reshape(-1)
@@ -104,28 +108,34 @@ def quantise_linear(module: nn.Module) -> NF4Linear:
     Returns:
         The frozen layer.
     """
+    transposed = isinstance(module, Conv1D)
     weight = module.weight.T if isinstance(module, Conv1D) else module.weight
     assert isinstance(weight, Tensor) and isinstance(module.bias, Tensor | None)
-    return NF4Linear(weight, module.bias)
+    return NF4Linear(weight, module.bias, was_transposed=transposed)
 
 
-def dequantise_linear(layer: NF4Linear, dtype: torch.dtype) -> nn.Linear:
-    """Turn a 4-bit layer into a plain one that computes the same.
+def dequantise_linear(layer: NF4Linear, dtype: torch.dtype) -> nn.Linear | Conv1D:
+    """Turn a 4-bit layer into one of the model's own kind that computes the same.
 
     Args:
         layer: the frozen layer.
         dtype: type of the decoded weight.
 
     Returns:
-        A linear layer with the decoded weight (D_out, D_in).
+        nn.Linear with weight (D_out, D_in), or GPT-2's Conv1D with (D_in, D_out).
     """
-    linear = nn.Linear(
-        layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta"
-    )
-    linear.weight = nn.Parameter(layer.dequantised(dtype), requires_grad=False)
+    weight = layer.dequantised(dtype)
+    plain: nn.Linear | Conv1D
+    if layer.was_transposed:
+        plain = Conv1D(layer.out_features, layer.in_features)
+        weight = weight.T.contiguous()
+    else:
+        has_bias = layer.bias is not None
+        plain = nn.Linear(layer.in_features, layer.out_features, bias=has_bias, device="meta")
+    plain.weight = nn.Parameter(weight, requires_grad=False)
     if layer.bias is not None:
-        linear.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
-    return linear
+        plain.bias = nn.Parameter(layer.bias.detach().to(dtype), requires_grad=False)
+    return plain
 
 
 def _functional() -> Any:

@@ -4,13 +4,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from templates.errors import RunError, StudioError
+from templates.errors import RunError
 
 
 def sha256_of_bytes(content: bytes) -> str:
@@ -66,17 +67,21 @@ def disk_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except Exception as error:  # safetensors and tokenizers hide the system's error in words
+        number = error.errno if isinstance(error, OSError) else None
+        in_words = re.search(r"\(os error (\d+)\)", str(error))
+        if in_words:
+            number = int(in_words[1])
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise disk_full(what) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunError(
                 f"Writing {what} is not permitted", fix="Choose a folder you may write to"
             ) from None
         raise
 
 
-def disk_full(what: str) -> StudioError:
+def disk_full(what: str) -> RunError:
     """Build the sentence for a full disk.
 
     Args:

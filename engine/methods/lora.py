@@ -166,7 +166,10 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     for path, layer in layers:
         tensors[f"base_model.model.{path}.lora_A.weight"] = layer.lora_A.detach().contiguous()
         tensors[f"base_model.model.{path}.lora_B.weight"] = layer.lora_B.detach().contiguous()
-    transposed = any(isinstance(layer.base, Conv1D) for _, layer in layers)
+    transposed = any(
+        isinstance(layer.base, Conv1D) or getattr(layer.base, "was_transposed", False)
+        for _, layer in layers
+    )
     config = {
         "peft_type": "LORA",
         "r": options.rank,

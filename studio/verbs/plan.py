@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.estimate import CostEstimate
-from engine.plan import Limits, Schedule, write_plan
+from engine.plan import Limits, Precision, Schedule, write_plan
 from studio.home import Home
 from studio.screen import say, say_json, say_table
 from studio.verbs.upload import Json
@@ -23,7 +23,7 @@ def plan(
     ] = "starter",
     revision: Annotated[str, typer.Option(help="Hub branch, tag or commit.")] = "",
     precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16 or nf4; the method's own if not given.")
+        Precision | None, typer.Option(help="The first that the method offers, if not given.")
     ] = None,
     option: Annotated[
         list[str] | None,

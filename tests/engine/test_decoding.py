@@ -1,5 +1,4 @@
 import copy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +7,6 @@ from transformers import AutoModelForCausalLM, MistralConfig
 
 from engine.decoding import generate, score_labels
 from engine.language_model import LanguageModel
-from engine.reading import can_read_side_by_side, share
 from templates.errors import RunError
 from tests.engine.tiny import ARCHITECTURES, CONTEXT, VOCABULARY_SIZE, tiny_model, tiny_tokenizer
 
@@ -188,14 +186,3 @@ def test_only_needed_logits_are_computed(language_model, monkeypatch):
     score_labels(language_model, [5, 6, 7], [[5, 6, 7, 8], [9, 9]], [[1, 2, 3]])
     # Context, prompts, the label but its last token; sliding windows take the rows apart.
     assert asked[:3] == [1, 1, 2] and max(asked) == 2
-
-
-def test_what_prompts_share_moves_into_the_context():
-    assert share([1], [[2, 3, 4], [2, 3]]) == ([1, 2], [[3, 4], [3]])
-    assert share([1, 2], [[], [3]]) == ([1], [[2], [2, 3]])
-    assert share([], [[4, 5]]) == ([4], [[5]])
-
-
-def test_side_by_side_only_where_every_layer_sees_everything(tmp_path: Path):
-    assert can_read_side_by_side(tiny_model(tmp_path, "llama"))
-    assert not can_read_side_by_side(sliding_model())

@@ -32,6 +32,21 @@ def test_disk_errors_become_sentences(number: int, sentence: str) -> None:
         raise OSError(errno.EIO, "other")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        Exception("I/O error: No space left on device (os error 28)"),
+        Exception("File too large (os error 27)"),
+    ],
+)
+def test_a_full_disk_is_recognised_in_a_library_s_own_words(error: Exception) -> None:
+    with pytest.raises(RunError, match="The disk is full: the model could not be written"):
+        with disk_errors("the model"):
+            raise error
+    with pytest.raises(ValueError, match="something else"), disk_errors("the model"):
+        raise ValueError("something else")
+
+
 def test_a_write_is_whole_or_absent(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a.json", "one")
     write_atomically(tmp_path / "a.json", b"two")

@@ -1,0 +1,134 @@
+"""What a base with a method on it is made of, counted on the meta device: no weight is read."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from engine.base_model import BaseFolder, load_skeleton
+from engine.layers import linear_layers
+from engine.method import MethodOptions, MethodSpec, count_parameters, trainable
+from engine.plan import Precision
+from engine.quantise import BLOCK_SIZE
+
+_SCALES_PER_BLOCK = 256  # double quantisation: one fp32 scale for so many 8-bit scales
+_NF4_TABLES_BYTES = 256 * 4 + 16 * 4 + 4  # of each layer: scale codes, NF4 levels, offset
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Counts by role, with the method attached.
+
+    Attributes:
+        config: the base's transformers config.
+        num_parameters: base and method.
+        num_trainable: what learns.
+        frozen_bytes: what the frozen weights take in the planned precision.
+        frozen_linear: weights of frozen linear layers.
+        learned_linear: weights of linear layers that learn, the method's own included.
+        quantised_linear: weights held in 4 bits.
+        num_layers: blocks.
+        attention_width: heads times head width.
+        head_weights: of the output head, which may share the embedding.
+        head_learns: whether they learn.
+    """
+
+    config: Any
+    num_parameters: int
+    num_trainable: int
+    frozen_bytes: int
+    frozen_linear: int
+    learned_linear: int
+    quantised_linear: int
+    num_layers: int
+    attention_width: int
+    head_weights: int
+    head_learns: bool
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the output head."""
+        return int(self.config.vocab_size)
+
+    @property
+    def context_tokens(self) -> int:
+        """Positions the base knows."""
+        return int(getattr(self.config, "max_position_embeddings", None) or 2048)
+
+
+def look_at(
+    base: BaseFolder, spec: MethodSpec, options: MethodOptions, precision: Precision
+) -> Architecture:
+    """Count a base with a method on it.
+
+    Args:
+        base: from `locate_base`.
+        spec: the method.
+        options: its options.
+        precision: how the frozen weights will be held.
+
+    Returns:
+        The counts.
+    """
+    model = load_skeleton(base)
+    base_parameters = {id(value) for value in model.parameters()}
+    linear = {
+        id(value): value.numel()
+        for layer in linear_layers(model)
+        for value in layer.module.parameters()
+        if value.dim() > 1
+    }
+    spec.attach(model, options)
+    learned = trainable(model)
+    learned_ids = {id(value) for value in learned.values()}
+    head = model.get_output_embeddings().weight
+    tables = {id(head), *(id(value) for value in model.get_input_embeddings().parameters())}
+    frozen_bytes = sum(
+        frozen_weight_bytes(
+            value.numel(), "bf16" if precision == "nf4" and id(value) not in linear else precision
+        )
+        for value in model.parameters()
+        if id(value) not in learned_ids
+    )
+    learned_linear = sum(
+        value.numel()
+        for value in learned.values()
+        if value.dim() > 1
+        and id(value) not in tables
+        and (id(value) in linear or id(value) not in base_parameters)
+    )
+    config = model.config
+    num_heads = int(config.num_attention_heads)
+    head_width = int(getattr(config, "head_dim", None) or config.hidden_size // num_heads)
+    return Architecture(
+        config=config,
+        num_parameters=count_parameters(model.parameters()),
+        num_trainable=count_parameters(learned.values()),
+        frozen_bytes=frozen_bytes,
+        frozen_linear=sum(size for key, size in linear.items() if key not in learned_ids),
+        learned_linear=learned_linear,
+        quantised_linear=sum(linear.values()) if precision == "nf4" else 0,
+        num_layers=int(config.num_hidden_layers),
+        attention_width=num_heads * head_width,
+        head_weights=head.numel(),
+        head_learns=id(head) in learned_ids,
+    )
+
+
+def frozen_weight_bytes(num_weights: int, precision: Precision) -> int:
+    """Compute what one frozen tensor takes; at nf4 a linear layer's weight.
+
+    At nf4 a block of 64 weights is 32 bytes of codes and one 8-bit scale, 256 scales share an fp32
+    one: 4.127 bits a weight. Dettmers et al. 2023, arXiv 2305.14314, as engine.quantise stores it.
+
+    Args:
+        num_weights: how many.
+        precision: how they are held.
+
+    Returns:
+        Bytes.
+    """
+    if precision != "nf4":
+        return num_weights * (4 if precision == "fp32" else 2)
+    blocks = math.ceil(num_weights / BLOCK_SIZE)
+    scales = blocks + 4 * math.ceil(blocks / _SCALES_PER_BLOCK)
+    return blocks * BLOCK_SIZE // 2 + scales + _NF4_TABLES_BYTES
