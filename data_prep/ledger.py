@@ -24,17 +24,18 @@ class Ledger:
         self._changed = 0
         self.counts: Counter[str] = Counter()
 
-    def changed(self, before: Example, after: Example) -> None:
+    def changed(self, before: Example, after: Example, *, secret: bool = False) -> None:
         """Note that the texts or the label of an example changed.
 
         Args:
             before: the example as it was.
             after: the example as it is.
+            secret: keep what was there out of the report, which travels with the dataset.
         """
         pairs = zip(_parts(before), _parts(after), strict=False)
         old, new = next(((a, b) for a, b in pairs if a != b), ("", ""))
         self._changed += 1
-        self._note(before.source_rows, old, new)
+        self._note(before.source_rows, new if secret else old, new)
 
     def dropped(self, rows: tuple[int, ...], text: str, reason: str) -> None:
         """Note that a row leaves.

@@ -1,5 +1,6 @@
 """Upload + recipe -> dataset folder; the same two give the same bytes, always."""
 
+import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from data_prep.splits import Parts, input_key, split_examples
 from data_prep.step_spec import find_spec, parse_options
 from data_prep.upload import Upload, load_upload, read_rows
 from templates.dataset import MANIFEST, SPLITS, Dataset, SplitFile, StepReport
+from templates.errors import DataError
 from templates.example import Example
 from templates.files import (
     canonical_json,
@@ -22,6 +24,7 @@ from templates.files import (
     sync_folder,
     write_atomically,
 )
+from templates.values import parse
 
 RECIPE = "recipe.json"
 Progress = Callable[[float, str], None]
@@ -130,6 +133,26 @@ def prepare(
     _publish(datasets_folder / dataset.id, files)
     tell(1.0, "done")
     return dataset
+
+
+def rewrite_new_rows(dataset_folder: Path, examples: Sequence[Example]) -> list[Example]:
+    """Give new rows the rewriting steps that the training rows had, such as masking.
+
+    Args:
+        dataset_folder: holds the recipe.
+        examples: new rows, unlabelled.
+
+    Returns:
+        As many examples, in the same order.
+    """
+    text = (dataset_folder / RECIPE).read_text(encoding="utf-8")
+    recipe = parse(PrepRecipe, json.loads(text), where=RECIPE, error=DataError)
+    rewritten = list(examples)
+    for step in recipe.steps:
+        spec = find_spec(all_cleaners(), step.name, kind="cleaner")
+        if spec.only_rewrites:
+            rewritten, _ = spec.clean(rewritten, parse_options(spec, dict(step.options)))
+    return rewritten
 
 
 def _silent(share: float, text: str) -> None:

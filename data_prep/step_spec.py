@@ -26,6 +26,8 @@ class CleanerSpec(Generic[OptionsT]):
         summary: one sentence for the card.
         options: the class of its options; forms and flags are derived from its fields.
         clean: changes or drops examples and reports it.
+        only_rewrites: whether it changes texts and never drops a row; then new rows that a tuned
+            model answers get it too, so that they look like those it was trained on.
     """
 
     name: str
@@ -33,6 +35,7 @@ class CleanerSpec(Generic[OptionsT]):
     summary: str
     options: type[OptionsT]
     clean: Callable[[Sequence[Example], OptionsT], Outcome]
+    only_rewrites: bool = False
 
 
 @dataclass(frozen=True)

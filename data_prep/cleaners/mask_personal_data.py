@@ -96,7 +96,7 @@ def clean(examples: Sequence[Example], options: Options) -> Outcome:
     for example in examples:
         masked = example.with_texts(mask(text, options, ledger.counts) for text in example.texts())
         if masked != example:
-            ledger.changed(example, masked)
+            ledger.changed(example, masked, secret=True)
         kept.append(masked)
     return kept, ledger.report(len(examples), len(kept))
 
@@ -185,4 +185,5 @@ SPEC = CleanerSpec(
     summary="Replaces e-mail addresses, phone numbers and payment card numbers by placeholders.",
     options=Options,
     clean=clean,
+    only_rewrites=True,
 )

@@ -42,4 +42,5 @@ SPEC = CleanerSpec(
     summary="Strips spaces, non-breaking and zero-width ones too, at the ends of texts and labels.",
     options=Options,
     clean=clean,
+    only_rewrites=True,
 )

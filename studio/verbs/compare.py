@@ -25,11 +25,10 @@ def compare(
     json: Json = False,
 ) -> str:
     """Compare a tuned model with prompting, and say whether it is better."""
-    from engine.hardware import prepare_process  # noqa: PLC0415
-
     from engine.base_model import load_base  # noqa: PLC0415
     from engine.compare import CompareRequest  # noqa: PLC0415
     from engine.compare import compare as run_comparison  # noqa: PLC0415
+    from engine.hardware import prepare_process  # noqa: PLC0415
     from engine.runs import load_run, open_planned_base  # noqa: PLC0415
 
     prepare_process()

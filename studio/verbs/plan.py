@@ -41,9 +41,8 @@ def plan(
     json: Json = False,
 ) -> str:  # fmt: skip
     """Plan a training run: what will learn, how long, and what it costs."""
-    from engine.planning import make_plan  # noqa: PLC0415
-
     from engine.methods import all_methods, get_method  # noqa: PLC0415
+    from engine.planning import make_plan  # noqa: PLC0415
 
     if list_methods:
         rows = [(spec.name, spec.family, spec.summary) for spec in all_methods().values()]

@@ -29,10 +29,10 @@ def predict(
     json: Json = False,
 ) -> None:
     """Answer every row of a table with a tuned model."""
-    from engine.hardware import prepare_process  # noqa: PLC0415
-
     from data_prep.mapping import examples_for_prediction  # noqa: PLC0415
+    from data_prep.prepare import rewrite_new_rows  # noqa: PLC0415
     from data_prep.table_file import read_table  # noqa: PLC0415
+    from engine.hardware import prepare_process  # noqa: PLC0415
     from engine.prompting import Question, answers_to, build_prompts  # noqa: PLC0415
     from engine.runs import load_run  # noqa: PLC0415
 
@@ -46,9 +46,12 @@ def predict(
     home = Home()
     job = Job(home.find("train", run))
     plan = planned(job)
-    dataset = read_dataset(home.find("dataset", plan.dataset_id))
+    dataset_folder = home.find("dataset", plan.dataset_id)
+    dataset = read_dataset(dataset_folder)
     rows = list(read_table(table).rows())
-    examples = examples_for_prediction(rows, dataset.template, dataset.columns)
+    examples = rewrite_new_rows(
+        dataset_folder, examples_for_prediction(rows, dataset.template, dataset.columns)
+    )
     model = load_run(plan, job.checkpoints)
     question = Question(
         template=dataset.template,

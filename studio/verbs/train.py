@@ -83,7 +83,6 @@ def run(home: Home, job: Job, plan: TrainPlan, *, show: bool) -> Event:
         StudioError: the run could not begin or go on; also written as Failed.
     """
     from engine.hardware import prepare_process  # noqa: PLC0415
-
     from engine.runs import assemble  # noqa: PLC0415
     from engine.trainer import train as training_events  # noqa: PLC0415
 

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.mapping import ColumnMapping
-from data_prep.prepare import clean_upload, prepare
+from data_prep.prepare import clean_upload, prepare, rewrite_new_rows
 from data_prep.recipe import PrepRecipe, Step, complete, propose_recipe
 from data_prep.splits import input_key
 from data_prep.upload import load_upload, read_upload
 from templates.dataset import SPLITS, read_dataset, read_split, record_test_look
 from templates.errors import DataError, RunError
+from templates.example import Example
 from templates.library import TEMPLATES
 
 
@@ -141,6 +142,20 @@ def test_tokens_of_the_base_are_checked(
     recipe = propose_recipe(load_upload(up))
     with pytest.raises(DataError, match=r"tokens of the stop sequence.*row 41"):
         prepare(up, recipe, tmp_path / "ds", tokenise=lambda text: [*text.upper().encode()])
+
+
+def test_new_rows_are_rewritten_like_the_training_rows(
+    make_upload: Callable[..., Path], tmp_path: Path
+) -> None:
+    lines = [f"mail m{n}@example.com about {n},{'ab'[n % 2]}" for n in range(24)]
+    folder = make_upload("\n".join(["text,label", *lines]).encode())
+    recipe = propose_recipe(load_upload(folder))
+    dataset = prepare(folder, recipe, tmp_path / "datasets")
+    dataset_folder = tmp_path / "datasets" / dataset.id
+    new = [Example({"text": text}) for text in (" hello x@example.org ", "", "")]
+    found = [row.fields["text"] for row in rewrite_new_rows(dataset_folder, new)]
+    assert found == ["hello [EMAIL]", "", ""], "masked and trimmed, and no row is dropped"
+    assert "@example.com" not in (dataset_folder / "dataset.json").read_text()
 
 
 def test_a_split_column(make_upload: Callable[..., Path], tmp_path: Path) -> None:
