@@ -74,8 +74,10 @@ def zero_shot_arm(
     rows: Sequence[Example],
     test: Sequence[Example],
     progress: Progress | None = None,
+    *,
+    describe: bool = True,
 ) -> AnsweredArm:
-    """Answer from the task description alone.
+    """Answer without any demonstration.
 
     Args:
         base: the untuned model.
@@ -83,11 +85,12 @@ def zero_shot_arm(
         rows: validation rows.
         test: N test rows.
         progress: called with rows done and rows in all, for each split.
+        describe: show the task description; without it, the prompt is the tuned model's.
 
     Returns:
         The arm.
     """
-    instruction = describe_task(question.template, question.labels)
+    instruction = describe_task(question.template, question.labels) if describe else ""
     prompts = build_prompts(base, rows, question, instruction=instruction)
     answers = answers_to(base, prompts, question, progress=progress)
     return _prompted(
@@ -95,7 +98,7 @@ def zero_shot_arm(
         question,
         test,
         progress,
-        title="Zero-shot prompt",
+        title="Zero-shot prompt" if describe else "Untuned model, same prompt",
         kind="prompt",
         instruction=instruction,
         settings={"instruction": instruction},

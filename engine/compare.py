@@ -1,9 +1,9 @@
 """Did tuning help? Every arm answers the same test rows, and one planned test decides.
 
-Arms: always the most frequent label, the base with a task description, the base with the few-shot
-prompt that did best on validation rows, the tuned model, and TF-IDF with logistic regression.
-The tuned model is tested against whichever of the first three did best on *validation* rows, so
-the choice of opponent costs no test row.
+Arms: always the most frequent label; the base with the tuned model's own prompt, with a task
+description, with the few-shot prompt that did best on validation rows; the tuned model; TF-IDF
+with logistic regression. The tuned model is tested against whichever of the first four did best
+on *validation* rows, so the choice of opponent costs no test row.
 """
 
 import random
@@ -119,6 +119,10 @@ def compare(
     arms: dict[ArmName, AnsweredArm] = {}
     if labels:
         arms["constant"] = constant_arm(question, train, rows, test)
+    if template.instruction:
+        arms["untuned"] = zero_shot_arm(
+            base, question, rows, test, _stage(progress, "untuned"), describe=False
+        )
     arms["zero_shot"] = zero_shot_arm(base, question, rows, test, _stage(progress, "zero-shot"))
     found = search(
         base,
@@ -193,7 +197,7 @@ def _conclude(
         name: {m: score_answers(m, arm.answers, test, question) for m in names}
         for name, arm in arms.items()
     }
-    opponents: list[ArmName] = ["zero_shot", "few_shot", "constant"]
+    opponents: list[ArmName] = ["zero_shot", "few_shot", "untuned", "constant"]
     reference = max(
         (name for name in opponents if name in arms),
         key=lambda name: arms[name].validation_score or 0.0,

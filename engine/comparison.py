@@ -15,7 +15,7 @@ from templates.files import canonical_json, write_atomically
 from templates.template import Metric, TaskKind
 from templates.values import Value, parse
 
-ArmName = Literal["constant", "zero_shot", "few_shot", "tuned", "classical"]
+ArmName = Literal["constant", "untuned", "zero_shot", "few_shot", "tuned", "classical"]
 ArmKind = Literal["baseline", "prompt", "tuned", "classical"]
 Outcome = Literal["better", "worse", "cannot tell"]
 Order = Literal["drawn", "reversed", "similar_last"]
@@ -141,6 +141,24 @@ class Comparison(Value):
         """The planned test: tuned against the reference chosen on validation rows."""
         return next(pairing for pairing in self.pairings if pairing.primary)
 
+    @property
+    def outcome(self) -> Outcome:
+        """The headline: better than the best prompt, and than the model it was before tuning.
+
+        The second condition keeps a badly chosen prompt from passing for a success of tuning:
+        a base compared with itself can never read better.
+        """
+        outcome = self.primary.verdict.outcome
+        before = self.before_tuning.verdict.outcome
+        return "cannot tell" if outcome == "better" != before else outcome
+
+    @property
+    def before_tuning(self) -> Pairing:
+        """Tuned against the untuned model with the same prompt."""
+        by_reference = {pairing.reference: pairing for pairing in self.pairings}
+        # Without a task description the zero-shot prompt is that prompt.
+        return by_reference.get("untuned") or by_reference["zero_shot"]
+
     def arm(self, name: ArmName) -> Arm:
         """Look up an arm.
 
@@ -173,9 +191,16 @@ def sentence(comparison: Comparison) -> str:
         comparison: what was measured.
 
     Returns:
-        One or two sentences.
+        One to three sentences.
     """
-    return pairing_sentence(comparison, comparison.primary)
+    text = pairing_sentence(comparison, comparison.primary)
+    if comparison.outcome == comparison.primary.verdict.outcome:
+        return text
+    return (
+        "It cannot be told whether tuning helped: the prompts do badly, but the tuned model is not "
+        "proven better than what it was before tuning. "
+        f"{pairing_sentence(comparison, comparison.before_tuning)} By the way: {text}"
+    )
 
 
 def pairing_sentence(comparison: Comparison, pairing: Pairing) -> str:
@@ -214,6 +239,7 @@ def pairing_sentence(comparison: Comparison, pairing: Pairing) -> str:
 
 _CALLED: Mapping[ArmName, str] = {
     "tuned": "the tuned model",
+    "untuned": "the untuned model with the same prompt",
     "zero_shot": "the best prompt (a task description, no examples)",
     "few_shot": "the best prompt (with examples)",
     "constant": "always answering the most frequent label",

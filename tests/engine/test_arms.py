@@ -32,6 +32,8 @@ def test_the_tuned_arm_shows_only_what_training_showed(language_model):
     arm = tuned_arm(language_model, QUESTION, TICKETS)
     assert arm.tokens_per_item < described.tokens_per_item
     assert arm.validation_score is None and arm.seconds > 0
+    before = zero_shot_arm(language_model, QUESTION, TICKETS[:4], TICKETS, describe=False)
+    assert before.answers == arm.answers and before.tokens_per_item == arm.tokens_per_item
 
 
 def test_the_classical_arm():

@@ -53,7 +53,7 @@ def test_all_arms_answer_the_same_rows(base, tmp_path):
     stages = []
     value, predictions = run(base, base, progress=lambda stage, done, total: stages.append(stage))
     assert [arm.name for arm in value.arms] == [
-        "constant", "zero_shot", "few_shot", "tuned", "classical",
+        "constant", "untuned", "zero_shot", "few_shot", "tuned", "classical",
     ]  # fmt: skip
     for arm in value.arms:
         assert [score.metric for score in arm.scores] == ["accuracy", "macro_f1"]
@@ -65,7 +65,7 @@ def test_all_arms_answer_the_same_rows(base, tmp_path):
     assert [row.source_rows for row in predictions] == [(row,) for row in range(201, 225)]
     assert [row.item for row in predictions] == list(range(24))
     assert list(dict.fromkeys(stages)) == [
-        "zero-shot", "looking for the best few-shot prompt", "few-shot", "tuned",
+        "untuned", "zero-shot", "looking for the best few-shot prompt", "few-shot", "tuned",
     ]  # fmt: skip
     write_comparison(tmp_path / "comparison.json", value)
     assert read_comparison(tmp_path / "comparison.json") == value
@@ -75,21 +75,23 @@ def test_the_opponent_is_chosen_on_validation_rows(base):
     value, _ = run(base, base)
     (primary,) = [pairing for pairing in value.pairings if pairing.primary]
     scores = {
-        name: value.arm(name).validation_score for name in ("constant", "zero_shot", "few_shot")
+        name: value.arm(name).validation_score
+        for name in ("constant", "untuned", "zero_shot", "few_shot")
     }
     assert scores[primary.reference] == max(scores.values())
     assert {pairing.reference for pairing in value.pairings} == {*scores, "classical"}
     assert value.search is not None and value.search.trials
 
 
-def test_the_base_against_itself_cannot_tell(base):
-    bare = TEMPLATE.model_copy(update={"instruction": ""})
-    value, predictions = run(base, base, bare)
-    pairing = next(pairing for pairing in value.pairings if pairing.reference == "zero_shot")
+@pytest.mark.parametrize("template", [SHORT, TEMPLATE.model_copy(update={"instruction": ""})])
+def test_the_base_against_itself_cannot_tell(base, template):
+    value, predictions = run(base, base, template)
+    pairing = value.before_tuning
+    assert pairing.reference == ("untuned" if template.instruction else "zero_shot")
     assert pairing.verdict.outcome == "cannot tell"
     assert pairing.verdict.difference == 0 and pairing.verdict.p_value == 1
-    assert all(row.outputs["tuned"] == row.outputs["zero_shot"] for row in predictions)
-    assert value.primary.verdict.outcome != "better"
+    assert all(row.outputs["tuned"] == row.outputs[pairing.reference] for row in predictions)
+    assert value.outcome != "better"
 
 
 def test_a_tuned_model_that_knows_the_answers_is_better(base, monkeypatch):
@@ -102,7 +104,7 @@ def test_a_tuned_model_that_knows_the_answers_is_better(base, monkeypatch):
 
     monkeypatch.setattr("engine.arms.answers_to", oracle)
     value, _ = run(base, lambda: tuned)
-    assert value.primary.verdict.outcome == "better"
+    assert value.outcome == value.primary.verdict.outcome == "better"
     assert "The tuned model is better than" in sentence(value)
     assert "100.0 % against" in sentence(value)
 

@@ -36,9 +36,9 @@ def comparison(outcome: str = "better", more: int | None = None, **changes) -> C
     content = {
         "dataset_id": "d", "dataset_sha256": "0", "base_id": "starter", "run_id": "r",
         "task": "classification", "metric": "accuracy", "num_rows": 1156,
-        "arms": (arm("few_shot", 38.5), arm("constant", 20), arm("tuned", 71.2)),
+        "arms": (arm("few_shot", 38.5), arm("untuned", 20), arm("tuned", 71.2)),
         "pairings": (
-            Pairing(candidate="tuned", reference="constant", metric="accuracy", primary=False,
+            Pairing(candidate="tuned", reference="untuned", metric="accuracy", primary=False,
                     verdict=verdict),
             Pairing(candidate="tuned", reference="few_shot", metric="accuracy", primary=True,
                     verdict=verdict),
@@ -75,13 +75,25 @@ def test_cannot_tell_says_what_it_would_take():
 
 
 def test_other_metrics_are_named():
-    arms = (arm("few_shot", 30, "chrf", "chrF"), arm("tuned", 62.3, "chrf", "chrF"))
+    arms = (arm("zero_shot", 30, "chrf", "chrF"), arm("tuned", 62.3, "chrf", "chrF"))
     verdict = comparison().primary.verdict
     pairing = Pairing(
-        candidate="tuned", reference="few_shot", metric="chrf", primary=True, verdict=verdict
+        candidate="tuned", reference="zero_shot", metric="chrf", primary=True, verdict=verdict
     )
     value = comparison(metric="chrf", arms=arms, pairings=(pairing,))
     assert "chrF 62.3 against 30.0, difference" in pairing_sentence(value, pairing)
+
+
+def test_no_credit_for_tuning_without_progress_over_the_base():
+    verdict = comparison().primary.verdict
+    same = verdict.model_copy(update={"outcome": "cannot tell", "difference": 0.0})
+    before, primary = comparison().pairings
+    value = comparison(pairings=(before.model_copy(update={"verdict": same}), primary))
+    assert primary.verdict.outcome == "better"
+    assert value.outcome == "cannot tell"
+    assert sentence(value).startswith("It cannot be told whether tuning helped")
+    assert "the untuned model with the same prompt" in sentence(value)
+    assert comparison("worse").outcome == "worse"
 
 
 def test_look_ups():

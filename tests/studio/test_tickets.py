@@ -1,0 +1,97 @@
+"""The promise, on the sample that ships: better where it is, and never by mistake."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from data_prep.prepare import prepare
+from data_prep.recipe import propose_recipe
+from data_prep.upload import load_upload, read_upload
+from engine.classical import train_classical
+from engine.comparison import Comparison
+from engine.jobs import Job
+from engine.metrics import score
+from studio.verbs import app
+from templates.dataset import read_split
+
+pytestmark = pytest.mark.slow
+TICKETS = Path(__file__).parents[2] / "data_prep" / "samples" / "tickets.csv"
+
+
+def run_json(*arguments: object) -> dict:
+    result = CliRunner().invoke(app, [*(str(argument) for argument in arguments), "--json"])
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def compared(*options: str) -> Comparison:
+    """Plan, train and compare the latest dataset."""
+    extra = [part for option in options for part in ("-o", option)]
+    plan = run_json("plan", *extra)
+    run = run_json("train", plan["id"])
+    return Comparison.model_validate(run_json("compare", run["run"])["comparison"])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def _home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDIO_HOME", str(home))
+
+
+def test_tuning_beats_the_best_prompt_with_a_clear_interval(home: Path) -> None:
+    run_json("upload", TICKETS)
+    run_json("prepare")
+    comparison = compared()
+    verdict = comparison.primary.verdict
+    assert verdict.outcome == "better"
+    assert verdict.interval.low > 0 and verdict.p_value < 0.01
+    assert 65 <= comparison.arm("classical").value("accuracy") <= 90
+    assert comparison.test_looks == 1
+    run = Job(next((home / "jobs").glob("train-*")))
+    assert run.state() == "finished"
+
+
+def test_the_sample_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:
+    read_upload(TICKETS, tmp_path / "up-1")
+    found = []
+    for seed in range(5):
+        recipe = propose_recipe(load_upload(tmp_path / "up-1"), seed=seed)
+        dataset = prepare(tmp_path / "up-1", recipe, tmp_path / "datasets")
+        parts = [read_split(tmp_path / "datasets" / dataset.id, split)
+                 for split in ("train", "validation", "test")]  # fmt: skip
+        model = train_classical(parts[0], parts[1], dataset.template, dataset.labels)
+        answers = model.predict(parts[2])
+        expected = [(example.label or "",) for example in parts[2]]
+        found.append(score("accuracy", answers, expected).value)
+    assert 65 <= sum(found) / 5 <= 90, found
+
+
+def test_the_base_against_itself_is_never_better(home: Path) -> None:
+    comparison = compared("learning_rate=1e-9", "max_steps=1")
+    assert comparison.primary.verdict.outcome != "better"
+
+
+def test_a_model_trained_on_shuffled_labels_is_never_better(tmp_path: Path, home: Path) -> None:
+    dataset = max((home / "datasets").glob("ds-*"), key=lambda path: path.stat().st_mtime)
+    rows = []
+    for split in ("train", "validation", "test"):
+        examples = read_split(dataset, split)
+        labels = [example.label for example in examples]
+        if split == "train":
+            random.Random(5).shuffle(labels)
+        rows += [(example.fields["text"], label, split)
+                 for example, label in zip(examples, labels, strict=True)]  # fmt: skip
+    with (tmp_path / "shuffled.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "team", "split"), *rows])
+    run_json("upload", tmp_path / "shuffled.csv")
+    run_json("prepare", "--split", "split")
+    comparison = compared("epochs=3")
+    assert comparison.primary.verdict.outcome != "better", comparison.primary
