@@ -37,6 +37,8 @@ class MethodSpec:
         paper: author, year and arXiv number.
         options: pydantic class of its options.
         schedule: defaults that suit the method.
+        rate_at_width: D for which the schedule's learning rate is meant; for another width it is
+            scaled in inverse proportion. 0: one rate for all.
         attach: put the method's parameters on a frozen model; also on the meta device.
         detach: take them off again, leaving the base as it was.
         precisions: ways of holding the base that the method can train on, the default first.
@@ -58,6 +60,7 @@ class MethodSpec:
     detach: Callable[[Any], None]
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     starts_as_base: bool = True
+    rate_at_width: int = 0
     initialise: Callable[[LanguageModel, Any, torch.Generator], None] | None = None
     num_virtual_tokens: Callable[[Any], int] | None = None
     merge: Callable[[Any], None] | None = None

@@ -4,22 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
-from transformers import AutoTokenizer
-
-from engine.base_model import STARTER, BaseFolder, load_skeleton, locate_base
+from engine.base_model import STARTER, load_reader, load_skeleton, locate_base
 from engine.cost import estimate
 from engine.estimate import CostEstimate, Hardware
 from engine.hardware import measure_hardware
-from engine.language_model import LanguageModel
 from engine.method import MethodSpec, parse_options
 from engine.methods import get_method
 from engine.plan import BaseChoice, Limits, MethodChoice, Precision, Schedule, TrainPlan
 from engine.preview import measure_lengths
 from templates.dataset import Dataset, read_split
-from templates.errors import ModelError, PlanError
+from templates.errors import PlanError
 from templates.values import Value, parse
 
 ValueT = TypeVar("ValueT", bound=Value)
+_HIGHEST_RATE = 5e-3  # beyond it small models diverge more often than they gain
 
 
 def make_plan(
@@ -62,9 +60,12 @@ def make_plan(
     spec = get_method(method_name)
     chosen = parse_options(spec, _from_text(spec.options, options or {}, "option"))
     precision = _checked_precision(spec, precision)
-    schedule = _schedule(spec, schedule_changes or {})
     limits = _changed(Limits(), limits_changes or {}, "limits")
+    _schedule(spec, schedule_changes or {}, 0)  # a wrong value is refused before a base is opened
     base = locate_base(base_reference, revision)
+    reader = load_reader(base)
+    schedule = _schedule(spec, schedule_changes or {}, int(reader.model.config.hidden_size))
+    spec.attach(load_skeleton(base), chosen)  # a rank above a layer is refused before data is read
     # A relative folder would name another model as soon as somebody works elsewhere.
     is_folder = base_reference != STARTER and not base.revision
     content = {
@@ -82,8 +83,6 @@ def make_plan(
         "seed": seed,
     }
     plan = parse(TrainPlan, content, where="plan", error=PlanError)
-    spec.attach(load_skeleton(base), chosen)  # a rank above a layer is refused before data is read
-    reader = open_reader(base)
     train, validation = (
         measure_lengths(reader, read_split(dataset_folder, split), dataset.template)
         for split in ("train", "validation")
@@ -98,31 +97,6 @@ def make_plan(
     return plan, estimate(plan, base, train, machine, validation_lengths=validation)
 
 
-def open_reader(base: BaseFolder) -> LanguageModel:
-    """Open a base's tokenizer without its weights: enough to encode, preview and measure.
-
-    Args:
-        base: from `locate_base`.
-
-    Returns:
-        A language model whose weights are on the meta device.
-
-    Raises:
-        ModelError: the tokenizer cannot be read.
-    """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            base.path, trust_remote_code=False, local_files_only=True
-        )
-    except Exception as error:  # the folder is foreign: a damaged one fails in many ways
-        raise ModelError(
-            f"The tokenizer cannot be opened: {str(error).splitlines()[0][:200]}",
-            where=base.id,
-            fix="Download the base again, or choose another one",
-        ) from None
-    return LanguageModel(load_skeleton(base), tokenizer)
-
-
 def _checked_precision(spec: MethodSpec, precision: Precision | None) -> Precision:
     if precision is None:
         return spec.precisions[0]
@@ -135,9 +109,14 @@ def _checked_precision(spec: MethodSpec, precision: Precision | None) -> Precisi
     return precision
 
 
-def _schedule(spec: MethodSpec, changes: Mapping[str, Any]) -> Schedule:
-    """Change the method's schedule; the micro-batch follows a smaller batch by itself."""
-    schedule = _changed(spec.schedule, changes, "schedule")
+def _schedule(spec: MethodSpec, changes: Mapping[str, Any], width: int) -> Schedule:
+    """Change the method's schedule; learning rate and micro-batch follow model and batch."""
+    defaults = spec.schedule
+    if width and spec.rate_at_width:
+        # Adam's best step shrinks with the width: Yang et al. 2022, arXiv 2203.03466, table 3.
+        rate = min(spec.schedule.learning_rate * spec.rate_at_width / width, _HIGHEST_RATE)
+        defaults = defaults.model_copy(update={"learning_rate": float(f"{rate:.2g}")})
+    schedule = _changed(defaults, changes, "schedule")
     if "micro_batch_size" in changes:
         return schedule
     size = min(schedule.batch_size, schedule.micro_batch_size)

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from engine.base_model import locate_base
+from engine.base_model import load_reader, locate_base
+from engine.methods import get_method
 from engine.plan import read_plan, write_plan
-from engine.planning import make_plan, open_reader
+from engine.planning import _schedule, make_plan
 from engine.runs import assemble
 from templates.dataset import Dataset, SplitFile, read_dataset
 from templates.errors import ModelError, PlanError
@@ -54,7 +55,7 @@ def test_a_plan_pins_what_it_depends_on_and_can_run(
     assert made.base.fingerprint == locate_base(str(base)).fingerprint
     assert made.base.precision == "fp32"
     assert made.dataset_sha256 == read_dataset(data).sha256
-    assert made.schedule.learning_rate == 1e-3  # LoRA's own default
+    assert made.schedule.learning_rate == 5e-3  # LoRA's own, for a width of 32, capped
     assert made.schedule.batch_size == made.schedule.micro_batch_size == 4
     assert made.method.options["targets"] == ["all-linear"]
     assert cost.fits and cost.num_examples == 8 and cost.num_steps == 2
@@ -162,8 +163,8 @@ def test_an_unknown_base_is_refused(places: tuple[Path, Path]) -> None:
 def test_a_damaged_tokenizer_is_refused(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "base", "llama")
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match="The tokenizer cannot be opened"):
-        open_reader(locate_base(str(folder)))
+    with pytest.raises(ModelError, match="The base cannot be opened"):
+        load_reader(locate_base(str(folder)))
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -184,3 +185,17 @@ def test_a_prompt_longer_than_the_context_blocks_the_plan(
     assert cost.blockers[1].startswith("Validation: 1 of 9")
     cost = plan((data, places[1]), limits_changes={"too_long": "drop"})[1]
     assert cost.fits and cost.num_examples == 8 and len(cost.warnings) == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "width", "rate"),
+    [
+        ("lora", 256, 3.2e-3),
+        ("lora", 4096, 2e-4),
+        ("full", 256, 4.8e-4),
+        ("prompt_tuning", 64, 0.03),
+    ],
+)
+def test_the_default_learning_rate_follows_the_width(method: str, width: int, rate: float) -> None:
+    assert _schedule(get_method(method), {}, width).learning_rate == pytest.approx(rate)
+    assert _schedule(get_method(method), {"learning_rate": "0.5"}, width).learning_rate == 0.5

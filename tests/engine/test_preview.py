@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.base_model import locate_base
+from engine.base_model import load_reader, locate_base
 from engine.batches import IGNORED, collate
 from engine.cost import ItemLength
 from engine.encode import encode_example
 from engine.language_model import LanguageModel
-from engine.planning import open_reader
 from engine.preview import piece_texts, preview, report_lengths, token_lengths
 from templates.errors import PlanError
 from templates.example import Example, Turn
@@ -21,7 +20,7 @@ from tests.engine.tiny import TEMPLATE, TEMPLATES, TICKETS, save_tiny, ticket
 def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, LanguageModel]:
     root = tmp_path_factory.mktemp("preview")
     return {
-        chat: open_reader(locate_base(str(save_tiny(root / str(chat), "llama", chat=chat))))
+        chat: load_reader(locate_base(str(save_tiny(root / str(chat), "llama", chat=chat))))
         for chat in (False, True)
     }
 
@@ -43,7 +42,7 @@ def test_the_loss_sees_completion_stop_and_end_and_nothing_else(
 
 
 def test_preview_and_batch_agree_on_every_token(tmp_path: Path) -> None:
-    reader = open_reader(locate_base(str(save_tiny(tmp_path, "gpt2"))))
+    reader = load_reader(locate_base(str(save_tiny(tmp_path, "gpt2"))))
     on_cpu = LanguageModel(type("Model", (), {"device": "cpu", "config": reader.model.config}),
                            reader.tokenizer)  # fmt: skip
     for item, example in zip(preview(reader, TICKETS, TEMPLATE, 8), TICKETS, strict=True):
@@ -138,7 +137,7 @@ def test_nothing_to_measure_is_said(readers: dict[bool, LanguageModel]) -> None:
 
 
 def test_an_example_without_an_answer_names_its_row(tmp_path: Path) -> None:
-    reader = open_reader(locate_base(str(save_tiny(tmp_path, "llama", chat=True))))
+    reader = load_reader(locate_base(str(save_tiny(tmp_path, "llama", chat=True))))
     reader.tokenizer.chat_template = reader.tokenizer.chat_template.replace("<|end|>", "")
     with pytest.raises(PlanError, match=r"no token for the loss to see \(row 12\)"):
         token_lengths(reader, [ticket("where is it", "", 12)], TEMPLATE)
