@@ -17,9 +17,14 @@ from engine.estimate import Hardware
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_TRUE_FP32_ERROR = 1e-6  # fp32 rounding gives 2e-7 to 4e-7, bf16 3e-3
-_LEAST_RUNTIME_BYTES = 400 << 20  # torch, transformers and one model family, measured
+_LEAST_RUNTIME_BYTES = 480 << 20  # torch, transformers, one model family in use; measured
 _CUDA_CONTEXT_BYTES = 1 << 30
+# Both caches keep up to 1024 compiled products, one a shape, and batches keep bringing new shapes:
+# a 4 M model's process grew from 0.6 to 1.1 GB in 40 steps. Read at the first product.
+_CACHE_VARIABLES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+_CACHED_PRODUCTS = "32"
 _SIZES = (128, 256, 512)
+_MOST_BUSY_RATIO = 20.0
 _BANDWIDTH_BYTES = 64 << 20
 
 
@@ -37,14 +42,18 @@ class ProcessSettings:
 
 
 def prepare_process() -> ProcessSettings:
-    """Set up this process for training; call once, before the model is loaded.
+    """Set up this process for training; call once, before anything is computed.
 
-    Neither setting depends on a timing, so a resumed run gets the same ones and the same bits.
+    Freed memory is kept, oneDNN's caches are bounded, and fp32 products go to the faster library
+    where it is truly fp32. No setting depends on a timing, so a resumed run gets the same ones and
+    the same bits.
 
     Returns:
         What was set.
     """
     keeps_memory = _keep_freed_memory()
+    for name in _CACHE_VARIABLES:
+        os.environ.setdefault(name, _CACHED_PRODUCTS)
     torch.set_float32_matmul_precision(exact_matmul_precision())
     return ProcessSettings(keeps_memory, torch.get_float32_matmul_precision())
 
@@ -72,8 +81,9 @@ def exact_matmul_precision() -> str:
 def measure_hardware(device: str = "cpu", *, quick: bool = True) -> Hardware:
     """Measure a device with the settings training uses.
 
-    On a CPU one thread is timed by the processor time it gets, and counts for each thread: so
-    other programs running now change the answer little, and are reported as `busy_ratio`.
+    On a CPU one thread is timed by the processor time it gets, and counts for each thread, so that
+    other programs running now change the answer little. How far the threads together stay behind
+    by the clock is `busy_ratio`: they wait for each other, so one neighbour can cost much.
 
     Args:
         device: "cpu" or "cuda".
@@ -83,36 +93,33 @@ def measure_hardware(device: str = "cpu", *, quick: bool = True) -> Hardware:
         What was found; speeds are medians.
     """
     target = torch.device(device)
+    on_cpu = target.type == "cpu"
     resident_bytes = int(psutil.Process().memory_info().rss)
     budget_seconds = 0.06 if quick else 1.0
     precision, num_threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
     torch.set_num_threads(1)
-    begin = time.perf_counter(), time.thread_time()
     try:
         torch.set_float32_matmul_precision(exact_matmul_precision())
         fp32 = _flops_per_second(target, torch.float32, budget_seconds)
         bf16 = _flops_per_second(target, torch.bfloat16, budget_seconds)
         bandwidth = _bandwidth_bytes_per_second(target, budget_seconds)
+        torch.set_num_threads(num_threads)
+        busy_ratio = _busy_ratio(fp32 * num_threads, budget_seconds) if on_cpu else 1.0
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(num_threads)
-    wall_seconds, own_seconds = time.perf_counter() - begin[0], time.thread_time() - begin[1]
-    on_cuda = target.type == "cuda"
-    if on_cuda:
-        available, total = torch.cuda.mem_get_info(target)
-    else:
-        available, total = _memory_bytes()
+    available, total = _memory_bytes() if on_cpu else torch.cuda.mem_get_info(target)
     return Hardware(
-        device="cuda" if on_cuda else "cpu",
-        name=torch.cuda.get_device_name(target) if on_cuda else _processor_name(),
+        device="cpu" if on_cpu else "cuda",
+        name=_processor_name() if on_cpu else torch.cuda.get_device_name(target),
         num_cores=_cores(),
         memory_total_bytes=total,
         memory_available_bytes=available,
-        runtime_bytes=_CUDA_CONTEXT_BYTES if on_cuda else max(_LEAST_RUNTIME_BYTES, resident_bytes),
-        fp32_flops_per_second=fp32 if on_cuda else fp32 * num_threads,
-        bf16_flops_per_second=bf16 if on_cuda else bf16 * num_threads,
+        runtime_bytes=max(_LEAST_RUNTIME_BYTES, resident_bytes) if on_cpu else _CUDA_CONTEXT_BYTES,
+        fp32_flops_per_second=fp32 * num_threads if on_cpu else fp32,
+        bf16_flops_per_second=bf16 * num_threads if on_cpu else bf16,
         bandwidth_bytes_per_second=bandwidth,
-        busy_ratio=1.0 if on_cuda else max(1.0, wall_seconds / own_seconds),
+        busy_ratio=busy_ratio,
     )
 
 
@@ -148,6 +155,19 @@ def _flops_per_second(device: torch.device, dtype: torch.dtype, budget_seconds: 
         if 8 * seconds > budget_seconds / 6:  # the next size takes eight times as long
             break
     return best
+
+
+def _busy_ratio(flops_per_second: float, budget_seconds: float) -> float:
+    """Time products on all threads by the clock, against what they reach undisturbed."""
+    size, count = _SIZES[1], 0
+    left, right = torch.ones(size, size), torch.ones(size, size)
+    torch.matmul(left, right)
+    begin = time.perf_counter()
+    while count < 3 or time.perf_counter() - begin < 2 * budget_seconds:
+        torch.matmul(left, right)
+        count += 1
+    seconds = (time.perf_counter() - begin) / count
+    return min(_MOST_BUSY_RATIO, max(1.0, seconds * flops_per_second / (2 * size**3)))
 
 
 def _bandwidth_bytes_per_second(device: torch.device, budget_seconds: float) -> float:

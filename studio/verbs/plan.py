@@ -48,9 +48,10 @@ def plan(
         rows = [(spec.name, spec.family, spec.summary) for spec in all_methods().values()]
         say_table("Methods", ("name", "family", "what it does"), rows)
         return ""
+    method_fields = get_method(method).options.model_fields
+    options, schedule, limits = _sort_options(option or [], method_fields)
     home = Home()
     folder = home.find("dataset", dataset)
-    options, schedule, limits = _sort_options(option or [], get_method(method).options.model_fields)
     value, estimate = make_plan(
         read_dataset(folder),
         folder,

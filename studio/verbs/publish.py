@@ -26,8 +26,7 @@ def publish(
     json: Json = False,
 ) -> None:
     """Write adapter or merged model, model card and measurements into a folder."""
-    from engine.methods import get_method  # noqa: PLC0415
-    from engine.publish import FinishedRun, forms_of  # noqa: PLC0415
+    from engine.publish import FinishedRun  # noqa: PLC0415
     from engine.publish import publish as run_publish  # noqa: PLC0415
 
     home = Home()
@@ -40,8 +39,7 @@ def publish(
             home.find("dataset", plan.dataset_id),
             newest_comparison(home, job.id),
         )
-        chosen = form or forms_of(get_method(plan.method.name))[0]
-        publication = run_publish(finished, to, form=chosen, name=name or to.name, zipped=zip)
+        publication = run_publish(finished, to, form=form, name=name or to.name, zipped=zip)
     if json:
         say_json(publication.model_dump(mode="json"))
         return

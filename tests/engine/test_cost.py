@@ -9,6 +9,7 @@ import torch
 
 from engine.activations import activation_bytes
 from engine.architecture import frozen_weight_bytes, look_at
+from engine.base_model import BaseFolder, load_base
 from engine.batches import collate
 from engine.cost import (
     ItemLength,
@@ -28,7 +29,7 @@ from engine.methods import all_methods, get_method
 from engine.plan import BaseChoice, Limits, MethodChoice, Schedule, TrainPlan
 from engine.quantise import NF4Linear
 from engine.trainer import Training
-from tests.engine.tiny import ARCHITECTURES, VOCABULARY_SIZE, tiny_folder, tiny_model
+from tests.engine.tiny import ARCHITECTURES, VOCABULARY_SIZE, tiny_folder
 
 GIB, GIGA = 1 << 30, 1_000_000_000
 HARDWARE = Hardware(
@@ -59,11 +60,24 @@ def plan_for(folder: Path, method: str = "lora", **changes: Any) -> TrainPlan:
     )
 
 
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseFolder]:
+    root = tmp_path_factory.mktemp("bases")
+    return {name: tiny_folder(root / name, name) for name in ARCHITECTURES}
+
+
+@pytest.fixture(scope="module")
+def base(bases: dict[str, BaseFolder]) -> BaseFolder:
+    return bases["llama"]
+
+
 def cost_of(
-    folder: Path, lengths: list[ItemLength] = LENGTHS, hardware: Hardware = HARDWARE, **changes: Any
+    base: BaseFolder,
+    lengths: list[ItemLength] = LENGTHS,
+    hardware: Hardware = HARDWARE,
+    **changes: Any,
 ) -> CostEstimate:
-    base = tiny_folder(folder, changes.pop("architecture", "llama"))
-    plan = plan_for(folder, **changes)
+    plan = plan_for(base.path, **changes)
     return estimate(plan, base, lengths, hardware, validation_lengths=lengths[:8])
 
 
@@ -111,12 +125,12 @@ def test_nf4_takes_about_four_bits() -> None:
 
 @pytest.mark.parametrize(("method", "precision", "architecture"), CASES)
 def test_counts_bytes_and_activations_are_those_of_the_real_model(
-    tmp_path: Path, method: str, precision: Any, architecture: str
+    bases: dict[str, BaseFolder], method: str, precision: Any, architecture: str
 ) -> None:
     spec = get_method(method)
     options = parse_options(spec, {"num_tokens": 5} if method == "prompt_tuning" else {})
-    tuned = attach_method(tiny_model(tmp_path, architecture, precision), spec, options, seed=0)
-    seen = look_at(tiny_folder(tmp_path, architecture), spec, options, precision)
+    tuned = attach_method(load_base(bases[architecture], precision), spec, options, seed=0)
+    seen = look_at(bases[architecture], spec, options, precision)
     learned = trainable(tuned.model)
     assert seen.num_trainable == count_parameters(learned.values())
     held = sum(
@@ -190,8 +204,8 @@ def test_steps_are_those_of_the_trainer(
     assert num_steps(examples, schedule, max_steps) == training.total_steps
 
 
-def test_an_estimate_adds_up(tmp_path: Path) -> None:
-    cost = cost_of(tmp_path, batch_size=8, micro_batch_size=4, epochs=2)
+def test_an_estimate_adds_up(base: BaseFolder) -> None:
+    cost = cost_of(base, batch_size=8, micro_batch_size=4, epochs=2)
     assert cost.fits and not cost.warnings
     assert cost.num_steps == 14 and cost.num_examples == 50
     assert cost.longest_tokens == 69
@@ -205,7 +219,7 @@ def test_an_estimate_adds_up(tmp_path: Path) -> None:
     assert CostEstimate.model_validate_json(cost.model_dump_json()) == cost
     # 4 N a token and 6 for each learned one; attention and head come on top
     seen = look_at(
-        tiny_folder(tmp_path, "llama"),
+        base,
         get_method("lora"),
         parse_options(get_method("lora"), {}),
         "fp32",
@@ -215,17 +229,17 @@ def test_an_estimate_adds_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "prompt_tuning"])
-def test_the_same_choice_costs_more_when_there_is_more(tmp_path: Path, method: str) -> None:
-    little = cost_of(tmp_path, method=method, batch_size=4, micro_batch_size=4)
-    more_rows = cost_of(tmp_path, LENGTHS * 2, method=method, batch_size=4, micro_batch_size=4)
-    wider = cost_of(tmp_path, method=method, batch_size=16, micro_batch_size=16)
+def test_the_same_choice_costs_more_when_there_is_more(base: BaseFolder, method: str) -> None:
+    little = cost_of(base, method=method, batch_size=4, micro_batch_size=4)
+    more_rows = cost_of(base, LENGTHS * 2, method=method, batch_size=4, micro_batch_size=4)
+    wider = cost_of(base, method=method, batch_size=16, micro_batch_size=16)
     assert more_rows.flops > 1.9 * little.flops and more_rows.high_seconds > little.high_seconds
     assert wider.memory.activations_bytes > 3 * little.memory.activations_bytes
     assert wider.memory.weights_bytes == little.memory.weights_bytes
 
 
-def test_methods_differ_as_they_should(tmp_path: Path) -> None:
-    costs = {method: cost_of(tmp_path, method=method) for method in all_methods()}
+def test_methods_differ_as_they_should(base: BaseFolder) -> None:
+    costs = {method: cost_of(base, method=method) for method in all_methods()}
     full, lora = costs["full"].memory, costs["lora"].memory
     assert full.weights_bytes == 0 and full.learned_bytes == 4 * costs["full"].num_parameters
     assert lora.weights_bytes == full.learned_bytes
@@ -248,10 +262,10 @@ def test_methods_differ_as_they_should(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_too_little_memory_blocks_and_says_what_to_lower(
-    tmp_path: Path, changes: dict[str, Any], memory_bytes: int, words: tuple[str, ...]
+    base: BaseFolder, changes: dict[str, Any], memory_bytes: int, words: tuple[str, ...]
 ) -> None:
     small = HARDWARE.model_copy(update={"memory_available_bytes": memory_bytes})
-    cost = cost_of(tmp_path, hardware=small, **changes)
+    cost = cost_of(base, hardware=small, **changes)
     assert not cost.fits and len(cost.blockers) == 1
     assert all(word in cost.blockers[0] for word in words), cost.blockers
 
@@ -265,24 +279,24 @@ def test_too_little_memory_blocks_and_says_what_to_lower(
     ],
 )
 def test_examples_that_are_too_long(
-    tmp_path: Path, too_long: Any, blockers: str, warnings: str, kept: int
+    base: BaseFolder, too_long: Any, blockers: str, warnings: str, kept: int
 ) -> None:
     lengths = [ItemLength(40 + number % 30, 4, 4) for number in range(50)]
     lengths = sorted(lengths)[:41] + [ItemLength(70, 4, 4)] * 9
-    cost = cost_of(tmp_path, lengths, limits=Limits(max_length_tokens=64, too_long=too_long))
+    cost = cost_of(base, lengths, limits=Limits(max_length_tokens=64, too_long=too_long))
     assert blockers in " ".join(cost.blockers) and warnings in " ".join(cost.warnings)
     assert cost.num_examples == kept and cost.longest_tokens <= 64
     assert cost.fits == (too_long != "stop")
 
 
-def test_nothing_left_is_a_blocker(tmp_path: Path) -> None:
+def test_nothing_left_is_a_blocker(base: BaseFolder) -> None:
     limits = Limits(max_length_tokens=8, too_long="drop")
-    assert "none is left" in cost_of(tmp_path, limits=limits).blockers[0]
+    assert "none is left" in cost_of(base, limits=limits).blockers[0]
 
 
-def test_a_busy_machine_only_moves_the_upper_end(tmp_path: Path) -> None:
-    busy = cost_of(tmp_path, hardware=HARDWARE.model_copy(update={"busy_ratio": 3.0}))
-    calm = cost_of(tmp_path)
+def test_a_busy_machine_only_moves_the_upper_end(base: BaseFolder) -> None:
+    busy = cost_of(base, hardware=HARDWARE.model_copy(update={"busy_ratio": 3.0}))
+    calm = cost_of(base)
     assert busy.low_seconds == calm.low_seconds
     assert busy.high_seconds == pytest.approx(3 * calm.high_seconds)
 

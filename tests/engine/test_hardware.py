@@ -12,10 +12,11 @@ from engine.estimate import Hardware
 
 # Trains a few layers' worth of products twice, in blocks of changing size, and prints the bits.
 _BITS = """
-import hashlib, torch
+import hashlib, os, torch
 from engine.hardware import prepare_process
 settings = prepare_process()
 assert prepare_process() == settings
+assert int(os.environ["LRU_CACHE_CAPACITY"]) < 100  # else memory grows with every new shape
 torch.manual_seed(0)
 weight = torch.randn(96, 96, requires_grad=True)
 for rows in (7, 64, 33, 200):
@@ -40,7 +41,7 @@ def test_measures_in_a_moment_and_leaves_the_process_as_it_was() -> None:
     assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == before
     assert machine.device == "cpu" and machine.name and machine.num_cores >= 1
     assert 0 < machine.memory_available_bytes <= machine.memory_total_bytes
-    assert machine.runtime_bytes >= 400 << 20
+    assert machine.runtime_bytes >= 480 << 20
     assert machine.fp32_flops_per_second > 1e8 and machine.bf16_flops_per_second > 1e7
     assert machine.bandwidth_bytes_per_second > 1e8 and machine.busy_ratio >= 1
     assert Hardware.model_validate_json(machine.model_dump_json()) == machine

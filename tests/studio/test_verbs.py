@@ -73,7 +73,7 @@ def test_the_whole_journey_with_every_verb(tmp_path: Path, home: Path, base: Pat
     assert (tmp_path / "model" / "adapter_config.json").is_file()
     assert (tmp_path / "model.zip").is_file()
     card = (tmp_path / "model" / "README.md").read_text()
-    assert "TF-IDF" in card and "looked at" in card
+    assert "TF-IDF" in card and "have been scored 2 times" in card
     merged = run("publish", "--to", tmp_path / "merged", "--form", "merged")
     assert merged.exit_code == 0 and (tmp_path / "merged" / "model.safetensors").is_file()
     (tmp_path / "new.csv").write_text("text\n=1+1 the box arrived\nwhere is my refund\n")
