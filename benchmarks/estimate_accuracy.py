@@ -27,13 +27,13 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from engine.base_model import locate_base
-from engine.cost import estimate, item_length
 from engine.encode import Encoded
 from engine.events import Finished
-from engine.hardware import measure_hardware, prepare_process
 from engine.method import parse_options
 from engine.methods import get_method
 from engine.plan import BaseChoice, MethodChoice, Schedule, TrainPlan
+from engine.planning.cost import estimate, item_length
+from engine.planning.hardware import measure_hardware, prepare_process
 from engine.runs import tuned_model
 from engine.trainer import Training, train
 from tests.engine.tiny import tiny_tokenizer

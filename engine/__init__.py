@@ -2,4 +2,27 @@
 
 Shapes, used in docstrings and beside the lines where a shape changes:
     B batch, T tokens, D width, H heads, R rank, P prompt tokens, V vocabulary, L labels, N items
+
+In the order in which things happen:
+
+    plan.py             TrainPlan: all that a run depends on
+    model_folder.py     is this folder safe to open?
+    base_model.py       a name -> a model in memory
+    language_model.py   model, tokenizer, precision, soft prompt
+    layers.py           finding and exchanging linear layers
+    quantise.py         linear layers in 4 bits
+    method.py           what a tuning method is
+    methods/            one file per method
+    planning/           what a plan will cost, before it runs; what the model will read
+    encode.py           example -> token ids and what the loss sees of them
+    batches.py          items of like length -> tensors
+    loss.py             cross-entropy on supervised tokens
+    schedules.py        learning rate over the run
+    events.py           what a run reports
+    trainer.py          the loop, a generator of events
+    checkpoints.py      whole or absent, and verified
+    jobs.py             a run as a folder
+    runs.py             plan -> training, finished run -> model
+    comparing/          the tuned model against prompting, and the verdict
+    publishing/         adapters, merged models, cards
 """

@@ -28,7 +28,12 @@ OWNERS = {
 }
 FORBIDDEN = {"peft", "trl", "pickle", "marshal", "shelve", "dill", "joblib"}
 # Engine files that a light process may import: nothing they reach imports torch.
-TORCH_FREE = ("plan", "events", "jobs", "model_folder", "comparison", "publication")
+TORCH_FREE = (
+    "plan", "events", "jobs", "model_folder", "planning/estimate", "comparing/comparison",
+    "publishing/publication", "publishing/card", "publishing/snippet",
+)  # fmt: skip
+# Folders whose `__init__.py` is a sign that names every file.
+SIGNS = (*ROOMS, "engine/planning", "engine/comparing", "engine/publishing")
 # The only files with imports inside functions: so that --help is instant, or a slow library waits.
 LAZY = ("app.py", "engine/quantise.py", "studio/verbs/")
 
@@ -126,7 +131,7 @@ def test_no_two_files_import_each_other() -> None:
     assert not [pair for pair in edges if pair[::-1] in edges and pair[0] != pair[1]]
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", SIGNS)
 def test_a_room_sign_names_every_file(room: str) -> None:
     sign = ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text())) or ""
     for path in (ROOT / room).iterdir():

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from engine.comparison import Comparison, sentence, write_comparison, write_predictions
+from engine.comparing.comparison import Comparison, sentence, write_comparison, write_predictions
 from engine.jobs import Job, create_job
 from studio.home import Home
 from studio.screen import progress, say, say_json, say_table
@@ -26,9 +26,9 @@ def compare(
 ) -> str:
     """Compare a tuned model with prompting, and say whether it is better."""
     from engine.base_model import load_base  # noqa: PLC0415
-    from engine.compare import CompareRequest  # noqa: PLC0415
-    from engine.compare import compare as run_comparison  # noqa: PLC0415
-    from engine.hardware import prepare_process  # noqa: PLC0415
+    from engine.comparing.compare import CompareRequest  # noqa: PLC0415
+    from engine.comparing.compare import compare as run_comparison  # noqa: PLC0415
+    from engine.planning.hardware import prepare_process  # noqa: PLC0415
     from engine.runs import load_run, open_planned_base  # noqa: PLC0415
 
     prepare_process()

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.estimate import CostEstimate
 from engine.plan import Limits, Precision, Schedule, write_plan
+from engine.planning.estimate import CostEstimate
 from studio.home import Home
 from studio.screen import say, say_json, say_table
 from studio.verbs.upload import Json
@@ -42,7 +42,7 @@ def plan(
 ) -> str:  # fmt: skip
     """Plan a training run: what will learn, how long, and what it costs."""
     from engine.methods import all_methods, get_method  # noqa: PLC0415
-    from engine.planning import make_plan  # noqa: PLC0415
+    from engine.planning.make_plan import make_plan  # noqa: PLC0415
 
     if list_methods:
         rows = [(spec.name, spec.family, spec.summary) for spec in all_methods().values()]

@@ -32,8 +32,8 @@ def predict(
     from data_prep.mapping import examples_for_prediction  # noqa: PLC0415
     from data_prep.prepare import rewrite_new_rows  # noqa: PLC0415
     from data_prep.table_file import read_table  # noqa: PLC0415
-    from engine.hardware import prepare_process  # noqa: PLC0415
-    from engine.prompting import Question, answers_to, build_prompts  # noqa: PLC0415
+    from engine.comparing.prompting import Question, answers_to, build_prompts  # noqa: PLC0415
+    from engine.planning.hardware import prepare_process  # noqa: PLC0415
     from engine.runs import load_run  # noqa: PLC0415
 
     if to.suffix not in (".jsonl", ".csv"):

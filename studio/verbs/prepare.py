@@ -186,7 +186,7 @@ def _show(dataset: Dataset) -> None:
 
 
 def _show_preview(dataset: Dataset, folder: Path, reader: Any, count: int) -> None:
-    from engine.preview import preview  # noqa: PLC0415
+    from engine.planning.preview import preview  # noqa: PLC0415
 
     examples = read_split(folder, "train")[:count]
     for item in preview(reader, examples, dataset.template, count=count):

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from engine.comparison import Comparison, read_comparison
+from engine.comparing.comparison import Comparison, read_comparison
 from engine.jobs import Job
-from engine.publication import Form
+from engine.publishing.publication import Form
 from studio.home import Home
 from studio.screen import progress, say, say_json, say_table
 from studio.verbs.compare import COMPARISON
@@ -26,8 +26,8 @@ def publish(
     json: Json = False,
 ) -> None:
     """Write adapter or merged model, model card and measurements into a folder."""
-    from engine.publish import FinishedRun  # noqa: PLC0415
-    from engine.publish import publish as run_publish  # noqa: PLC0415
+    from engine.publishing.publish import FinishedRun  # noqa: PLC0415
+    from engine.publishing.publish import publish as run_publish  # noqa: PLC0415
 
     home = Home()
     job = Job(home.find("train", run))

@@ -82,7 +82,7 @@ def run(home: Home, job: Job, plan: TrainPlan, *, show: bool) -> Event:
     Raises:
         StudioError: the run could not begin or go on; also written as Failed.
     """
-    from engine.hardware import prepare_process  # noqa: PLC0415
+    from engine.planning.hardware import prepare_process  # noqa: PLC0415
     from engine.runs import assemble  # noqa: PLC0415
     from engine.trainer import train as training_events  # noqa: PLC0415
 

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from data_prep.prepare import prepare
 from data_prep.recipe import propose_recipe
 from data_prep.upload import load_upload, read_upload
-from engine.classical import train_classical
-from engine.comparison import Comparison
+from engine.comparing.classical import train_classical
+from engine.comparing.comparison import Comparison
+from engine.comparing.metrics import score
 from engine.jobs import Job
-from engine.metrics import score
 from studio.verbs import app
 from templates.dataset import read_split
 
@@ -67,7 +67,7 @@ def test_the_sample_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:
         dataset = prepare(tmp_path / "up-1", recipe, tmp_path / "datasets")
         parts = [read_split(tmp_path / "datasets" / dataset.id, split)
                  for split in ("train", "validation", "test")]  # fmt: skip
-        model = train_classical(parts[0], parts[1], dataset.template, dataset.labels)
+        model = train_classical(*parts[:2], dataset.template, dataset.labels, metric="accuracy")
         answers = model.predict(parts[2])
         expected = [(example.label or "",) for example in parts[2]]
         found.append(score("accuracy", answers, expected).value)

@@ -1,0 +1,356 @@
+"""What a plan costs: parameters, memory by part, arithmetic, time. Nothing is loaded for it.
+
+Parameters are counted on the meta device with the method attached, activations on fake tensors,
+batches are the ones the trainer will draw. Time is a range: it depends on what else runs.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from engine.base_model import BaseFolder
+from engine.batches import epoch_batches
+from engine.encode import Encoded
+from engine.method import parse_options
+from engine.methods import get_method
+from engine.plan import Precision, Schedule, TrainPlan
+from engine.planning.activations import activation_bytes
+from engine.planning.architecture import Architecture, look_at
+from engine.planning.estimate import CostEstimate, Hardware, MemoryParts
+
+_FP32_BYTES = 4
+# Measured by benchmarks/estimate_accuracy.py: blocks of changing size leave gaps in the heap.
+_HEAP_GAPS_RATIO = 1.7
+_NF4_LIBRARY_BYTES = 32 << 20
+# A step is at best products, memory traffic and calls, one after the other; measured in the same
+# way it took 1.4 to 2.5 times as long.
+_TRAFFIC_PER_ACTIVATION_BYTE = 6.0
+_CALL_SECONDS_PER_LAYER = 1.5e-3
+_DECODED_WEIGHTS_PER_SECOND = 1e9  # NF4 to bf16 or fp32 (BENCH 2), by one core or two
+_FAST_RATIO, _SLOW_RATIO = 0.8, 3.2
+_UPDATE_BYTES = 28  # AdamW reads value, gradient, two moments; writes all but the gradient
+_EPOCHS_DRAWN = 8  # the widest micro-batch changes little after so many draws
+_GIGABYTE = 1e9
+
+
+class ItemLength(NamedTuple):
+    """The size of one encoded example, soft prompt left out.
+
+    Attributes:
+        num_tokens: all tokens.
+        num_supervised: tokens the loss sees.
+        num_answer_tokens: from the first supervised token to the end.
+    """
+
+    num_tokens: int
+    num_supervised: int
+    num_answer_tokens: int
+
+
+def item_length(encoded: Encoded) -> ItemLength:
+    """Measure one example.
+
+    Args:
+        encoded: with at least one supervised token.
+
+    Returns:
+        Its size.
+    """
+    first = encoded.supervised.index(True)
+    return ItemLength(len(encoded.ids), encoded.num_supervised, len(encoded.ids) - first)
+
+
+def gradient_bytes(num_trainable: int, bytes_per_value: int = _FP32_BYTES) -> int:
+    """Compute the memory of gradients.
+
+    Args:
+        num_trainable: values that learn.
+        bytes_per_value: 4 in this studio.
+
+    Returns:
+        Bytes.
+    """
+    return num_trainable * bytes_per_value
+
+
+def optimizer_bytes(num_trainable: int, bytes_per_value: int = _FP32_BYTES) -> int:
+    """Compute the memory of AdamW: two moments of each value that learns.
+
+    Args:
+        num_trainable: values that learn.
+        bytes_per_value: 4 in this studio.
+
+    Returns:
+        Bytes.
+    """
+    return 2 * num_trainable * bytes_per_value
+
+
+def logits_bytes(
+    batch_size: int, num_columns: int, num_supervised: int, vocabulary_size: int
+) -> int:
+    """Compute the peak of loss and its backward pass, in fp32.
+
+    In the forward pass B x columns x V logits beside the S x V chosen ones; in the backward pass
+    three times S x V (log-probabilities and two gradients), then two gradients of all logits.
+
+    Args:
+        batch_size: B.
+        num_columns: positions a row at which logits are computed.
+        num_supervised: S.
+        vocabulary_size: V.
+
+    Returns:
+        Bytes.
+    """
+    every, chosen = batch_size * num_columns, num_supervised
+    return _FP32_BYTES * vocabulary_size * max(every + 2 * chosen, 2 * every + chosen, 3 * chosen)
+
+
+def training_flops_per_token(num_frozen: int, num_learned: int) -> int:
+    """Compute the arithmetic of linear layers for one token.
+
+    Forward 2 N; backward 2 N for the activations' gradients and 2 N more where weights learn.
+
+    Args:
+        num_frozen: frozen weights the token passes.
+        num_learned: learned ones.
+
+    Returns:
+        Floating point operations.
+    """
+    return 4 * num_frozen + 6 * num_learned
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """Shape of what is in memory at once."""
+
+    rows: int
+    num_tokens: int  # of the longest row, soft prompt included
+    num_columns: int
+    num_supervised: int
+    padded: bool
+
+
+def num_steps(num_examples: int, schedule: Schedule, max_steps: int) -> int:
+    """Count the optimizer steps of a run that patience does not end.
+
+    Args:
+        num_examples: training examples.
+        schedule: batch size and epochs.
+        max_steps: 0 for no limit.
+
+    Returns:
+        Steps.
+    """
+    steps = max(1, round(schedule.epochs * math.ceil(num_examples / schedule.batch_size)))
+    return min(steps, max_steps or steps)
+
+
+def estimate(
+    plan: TrainPlan,
+    base: BaseFolder,
+    lengths: Sequence[ItemLength],
+    hardware: Hardware,
+    *,
+    validation_lengths: Sequence[ItemLength] = (),
+) -> CostEstimate:
+    """Say what a plan will take on a machine.
+
+    Args:
+        plan: what to do.
+        base: the base it names.
+        lengths: of all training examples, before any is left out.
+        hardware: from `measure_hardware`.
+        validation_lengths: of the validation examples.
+
+    Returns:
+        The estimate; its `blockers` say what would make the run fail.
+    """
+    spec = get_method(plan.method.name)
+    options = parse_options(spec, plan.method.options)
+    architecture = look_at(base, spec, options, plan.base.precision)
+    virtual = spec.num_virtual_tokens(options) if spec.num_virtual_tokens else 0
+    kept, blockers, warnings = _within_limit(plan, architecture.context_tokens, lengths, virtual)
+    validation, more_blockers, more_warnings = _within_limit(
+        plan, architecture.context_tokens, validation_lengths, virtual
+    )
+    blockers += [f"Validation: {sentence}" for sentence in more_blockers]
+    warnings += [f"Validation: {sentence}" for sentence in more_warnings]
+    if not kept:
+        kept = [ItemLength(1, 1, 1)]
+    epochs = max(1, min(_EPOCHS_DRAWN, math.ceil(plan.schedule.epochs)))
+    drawn = [_epoch(plan, kept, virtual, epoch) for epoch in range(epochs)]
+    widest = max(
+        (batch for batches in drawn for batch in batches), key=lambda b: b.rows * b.num_tokens
+    )
+    activations = activation_bytes(
+        architecture.config,
+        spec,
+        options,
+        plan.base.precision,
+        batch_size=widest.rows,
+        num_tokens=widest.num_tokens,
+        num_columns=widest.num_columns,
+        padded=widest.padded,
+    )
+    memory = _memory(architecture, widest, activations, hardware)
+    steps = num_steps(len(kept), plan.schedule, plan.limits.max_steps)
+    per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
+    evaluations = math.ceil(steps / max(1, per_epoch // plan.schedule.evaluations_per_epoch))
+    scored = _cut_up(sorted(validation), plan.schedule.micro_batch_size, virtual)
+    epoch_flops = sum(_flops(architecture, batch, training=True) for batch in drawn[0])
+    scored_flops = sum(_flops(architecture, batch, training=False) for batch in scored)
+    passes = steps / per_epoch
+    density = activations / (widest.rows * widest.num_tokens)
+    seconds = passes * sum(
+        _seconds(architecture, batch, density, hardware, plan.base.precision, training=True)
+        for batch in drawn[0]
+    ) + evaluations * sum(
+        _seconds(architecture, batch, density, hardware, plan.base.precision, training=False)
+        for batch in scored
+    )
+    updated = steps * _UPDATE_BYTES * architecture.num_trainable
+    seconds += updated / hardware.bandwidth_bytes_per_second
+    result = CostEstimate(
+        num_parameters=architecture.num_parameters,
+        num_trainable=architecture.num_trainable,
+        memory=memory,
+        memory_available_bytes=hardware.memory_available_bytes,
+        adapter_bytes=_FP32_BYTES * architecture.num_trainable,
+        num_examples=len(kept),
+        longest_tokens=max(item.num_tokens for item in kept) + virtual,
+        epoch_tokens=sum(item.num_tokens + virtual for item in kept),
+        epoch_supervised_tokens=sum(item.num_supervised for item in kept),
+        num_steps=steps,
+        flops=passes * epoch_flops + evaluations * scored_flops,
+        low_seconds=seconds * _FAST_RATIO,
+        high_seconds=seconds * _SLOW_RATIO * hardware.busy_ratio,
+        blockers=tuple(blockers),
+        warnings=tuple(warnings),
+    )
+    return result.model_copy(
+        update={"blockers": (*result.blockers, *_memory_blockers(result, plan, widest))}
+    )
+
+
+def _within_limit(
+    plan: TrainPlan, context_tokens: int, lengths: Sequence[ItemLength], virtual: int
+) -> tuple[list[ItemLength], list[str], list[str]]:
+    """Do to lengths what `encode_all` does to examples, and say so."""
+    context = context_tokens - virtual
+    limit = min(plan.limits.max_length_tokens or context, context)
+    fitting = [item for item in lengths if item.num_tokens <= limit]
+    long = [item for item in lengths if item.num_tokens > limit]
+    if not long:
+        return fitting, [], []
+    many = f"{len(long)} of {len(lengths)} examples are longer than {limit} tokens"
+    if plan.limits.too_long == "stop":
+        fix = "Lower the length in prepare, or plan with too_long drop or cut."
+        return [item._replace(num_tokens=limit) for item in long] + fitting, [f"{many}. {fix}"], []
+    if plan.limits.too_long == "drop":
+        blocked = [] if fitting else [f"{many}, so none is left. Choose a longer context."]
+        return fitting, blocked, [f"{many} and will be left out."]
+    cut = [item._replace(num_tokens=limit) for item in long if item.num_answer_tokens < limit]
+    return fitting + cut, [], [f"{many} and will be cut at the start of the prompt."]
+
+
+def _epoch(
+    plan: TrainPlan, lengths: Sequence[ItemLength], virtual: int, epoch: int
+) -> list[_MicroBatch]:
+    """Draw the micro-batches of one epoch as the trainer does."""
+    sizes = [item.num_tokens for item in lengths]
+    batches = epoch_batches(sizes, plan.schedule.batch_size, seed=plan.seed, epoch=epoch)
+    micro = []
+    for batch in batches:
+        items = [lengths[number] for number in sorted(batch, key=sizes.__getitem__)]
+        micro += _cut_up(items, plan.schedule.micro_batch_size, virtual)
+    return micro
+
+
+def _cut_up(items: Sequence[ItemLength], size: int, virtual: int) -> list[_MicroBatch]:
+    parts = [items[start : start + size] for start in range(0, len(items), size)]
+    return [
+        _MicroBatch(
+            rows=len(part),
+            num_tokens=max(item.num_tokens for item in part) + virtual,
+            num_columns=max(item.num_answer_tokens for item in part) + 1,
+            num_supervised=sum(item.num_supervised for item in part),
+            padded=len({item.num_tokens for item in part}) > 1,
+        )
+        for part in parts
+    ]
+
+
+def _memory(
+    architecture: Architecture, widest: _MicroBatch, activations: int, hardware: Hardware
+) -> MemoryParts:
+    gaps = _HEAP_GAPS_RATIO if hardware.device == "cpu" else 1.0
+    logits = logits_bytes(
+        widest.rows, widest.num_columns, widest.num_supervised, architecture.vocabulary_size
+    )
+    return MemoryParts(
+        weights_bytes=architecture.frozen_bytes,
+        learned_bytes=_FP32_BYTES * architecture.num_trainable,
+        gradients_bytes=gradient_bytes(architecture.num_trainable),
+        optimizer_bytes=optimizer_bytes(architecture.num_trainable),
+        activations_bytes=round(activations * gaps),
+        logits_bytes=logits,
+        runtime_bytes=hardware.runtime_bytes
+        + (_NF4_LIBRARY_BYTES if architecture.quantised_linear else 0),
+    )
+
+
+def _flops(architecture: Architecture, batch: _MicroBatch, *, training: bool) -> float:
+    """Add up linear layers, attention (4 T^2 A a layer and row, 2.5 times that back) and head."""
+    tokens = batch.rows * batch.num_tokens
+    frozen, learned = architecture.frozen_linear, architecture.learned_linear
+    width = architecture.attention_width
+    attention = 4.0 * architecture.num_layers * width * batch.rows * batch.num_tokens**2
+    head = 2.0 * architecture.head_weights * batch.rows * batch.num_columns
+    if not training:
+        return 2.0 * (frozen + learned) * tokens + attention + head
+    linear = training_flops_per_token(frozen, learned) * tokens
+    return linear + 3.5 * attention + head * (3 if architecture.head_learns else 2)
+
+
+def _seconds(
+    architecture: Architecture,
+    batch: _MicroBatch,
+    activation_bytes_per_token: float,
+    hardware: Hardware,
+    precision: Precision,
+    *,
+    training: bool,
+) -> float:
+    """Estimate one micro-batch: products, memory traffic and calls, one after the other."""
+    speed = (
+        hardware.fp32_flops_per_second if precision == "fp32" else hardware.bf16_flops_per_second
+    )
+    share = 1.0 if training else 0.3
+    moved = _TRAFFIC_PER_ACTIVATION_BYTE * activation_bytes_per_token
+    traffic = moved * batch.rows * batch.num_tokens / hardware.bandwidth_bytes_per_second
+    calls = architecture.num_layers * _CALL_SECONDS_PER_LAYER
+    decoding = (2 if training else 1) * architecture.quantised_linear / _DECODED_WEIGHTS_PER_SECOND
+    products = _flops(architecture, batch, training=training) / speed
+    return products + share * (traffic + calls) + decoding
+
+
+def _memory_blockers(result: CostEstimate, plan: TrainPlan, widest: _MicroBatch) -> list[str]:
+    if result.peak_memory_bytes <= result.memory_available_bytes:
+        return []
+    parts = result.memory
+    needs = (
+        f"The run needs about {result.peak_memory_bytes / _GIGABYTE:.1f} GB of memory, "
+        f"{result.memory_available_bytes / _GIGABYTE:.1f} GB are free."
+    )
+    by_batch = parts.activations_bytes + parts.logits_bytes
+    by_learning = parts.learned_bytes + parts.gradients_bytes + parts.optimizer_bytes
+    if by_batch >= max(by_learning, parts.weights_bytes) and widest.rows > 1:
+        size = plan.schedule.micro_batch_size
+        return [f"{needs} Lower the micro-batch size from {size}, which changes no result."]
+    if by_learning >= parts.weights_bytes:
+        return [f"{needs} Choose a method that learns fewer values, such as lora."]
+    return [f"{needs} Choose qlora, which holds the base in 4 bits, or a smaller base."]

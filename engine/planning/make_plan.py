@@ -1,0 +1,144 @@
+"""From a person's choices to a plan that can run, and what it will cost."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_origin
+
+from engine.base_model import STARTER, load_reader, load_skeleton, locate_base
+from engine.method import MethodSpec, parse_options
+from engine.methods import get_method
+from engine.plan import BaseChoice, Limits, MethodChoice, Precision, Schedule, TrainPlan
+from engine.planning.cost import estimate
+from engine.planning.estimate import CostEstimate, Hardware
+from engine.planning.hardware import measure_hardware
+from engine.planning.preview import measure_lengths
+from templates.dataset import Dataset, read_split
+from templates.errors import PlanError
+from templates.values import Value, parse
+
+ValueT = TypeVar("ValueT", bound=Value)
+_HIGHEST_RATE = 5e-3  # beyond it small models diverge more often than they gain
+
+
+def make_plan(
+    dataset: Dataset,
+    dataset_folder: Path,
+    base_reference: str,
+    method_name: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    schedule_changes: Mapping[str, Any] | None = None,
+    limits_changes: Mapping[str, Any] | None = None,
+    precision: Precision | None = None,
+    revision: str = "",
+    seed: int = 0,
+    hardware: Hardware | None = None,
+) -> tuple[TrainPlan, CostEstimate]:
+    """Check every choice, pin what the run depends on, and say what it will take.
+
+    Values may be text, as a command line gives them: "8", "0.1", "true", "q_proj,v_proj".
+
+    Args:
+        dataset: the manifest of the prepared data.
+        dataset_folder: where its splits are.
+        base_reference: "starter", a model folder or a Hub id.
+        method_name: a tuning method.
+        options: of that method; what is left out keeps its default.
+        schedule_changes: to the method's own schedule.
+        limits_changes: to the usual limits.
+        precision: of the base; None for the method's first.
+        revision: of a Hub base; empty for the newest.
+        seed: fixes every draw.
+        hardware: what to plan for; None measures this machine.
+
+    Returns:
+        The plan and its cost; whether it fits is in the cost's `blockers`.
+
+    Raises:
+        PlanError: an option, schedule value, limit or combination is not possible.
+    """
+    spec = get_method(method_name)
+    chosen = parse_options(spec, _from_text(spec.options, options or {}, "option"))
+    precision = _checked_precision(spec, precision)
+    limits = _changed(Limits(), limits_changes or {}, "limits")
+    _schedule(spec, schedule_changes or {}, 0)  # a wrong value is refused before a base is opened
+    base = locate_base(base_reference, revision)
+    reader = load_reader(base)
+    schedule = _schedule(spec, schedule_changes or {}, int(reader.model.config.hidden_size))
+    spec.attach(load_skeleton(base), chosen)  # a rank above a layer is refused before data is read
+    # A relative folder would name another model as soon as somebody works elsewhere.
+    is_folder = base_reference != STARTER and not base.revision
+    content = {
+        "base": BaseChoice(
+            id=str(base.path.resolve()) if is_folder else base_reference,
+            revision=base.revision,
+            fingerprint=base.fingerprint,
+            precision=precision,
+        ),
+        "dataset_id": dataset.id,
+        "dataset_sha256": dataset.sha256,
+        "method": MethodChoice(name=spec.name, options=chosen.model_dump(mode="json")),
+        "schedule": schedule,
+        "limits": limits,
+        "seed": seed,
+    }
+    plan = parse(TrainPlan, content, where="plan", error=PlanError)
+    train, validation = (
+        measure_lengths(reader, read_split(dataset_folder, split), dataset.template)
+        for split in ("train", "validation")
+    )
+    if not train or not validation:
+        raise PlanError(
+            "Training needs rows to learn from and rows to validate on",
+            where=dataset.id,
+            fix="Prepare the data with a larger training or validation share",
+        )
+    machine = hardware or measure_hardware()
+    return plan, estimate(plan, base, train, machine, validation_lengths=validation)
+
+
+def _checked_precision(spec: MethodSpec, precision: Precision | None) -> Precision:
+    if precision is None:
+        return spec.precisions[0]
+    if precision not in spec.precisions:
+        raise PlanError(
+            f"{spec.title} does not train on {precision} weights",
+            where="base precision",
+            fix=f"Choose {' or '.join(spec.precisions)}",
+        )
+    return precision
+
+
+def _schedule(spec: MethodSpec, changes: Mapping[str, Any], width: int) -> Schedule:
+    """Change the method's schedule; learning rate and micro-batch follow model and batch."""
+    defaults = spec.schedule
+    if width and spec.rate_at_width:
+        # Adam's best step shrinks with the width: Yang et al. 2022, arXiv 2203.03466, table 3.
+        rate = min(spec.schedule.learning_rate * spec.rate_at_width / width, _HIGHEST_RATE)
+        defaults = defaults.model_copy(update={"learning_rate": float(f"{rate:.2g}")})
+    schedule = _changed(defaults, changes, "schedule")
+    if "micro_batch_size" in changes:
+        return schedule
+    size = min(schedule.batch_size, schedule.micro_batch_size)
+    return schedule.model_copy(update={"micro_batch_size": size})
+
+
+def _changed(value: ValueT, changes: Mapping[str, Any], where: str) -> ValueT:
+    content = {**value.model_dump(), **_from_text(type(value), changes, where)}
+    return parse(type(value), content, where=where, error=PlanError)
+
+
+def _from_text(kind: type[Value], content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Cut comma lists where a field holds several values, and refuse a value that is not there."""
+    ready = dict(content)
+    for name, value in content.items():
+        if value is None or (isinstance(value, str) and not value.strip()):
+            raise PlanError(
+                f"{name} is missing its value",
+                where=where,
+                fix=f"Give {name} a value, or leave it out to keep the default",
+            )
+        field = kind.model_fields.get(name)
+        if field and isinstance(value, str) and get_origin(field.annotation) is tuple:
+            ready[name] = tuple(part.strip() for part in value.split(",") if part.strip())
+    return ready

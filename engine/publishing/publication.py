@@ -1,0 +1,120 @@
+"""What is published and what is written beside it, as frozen values. Free of torch."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from engine.comparing.comparison import Comparison
+from engine.plan import TrainPlan
+from templates.dataset import Split
+from templates.errors import ModelError
+from templates.template import Template
+from templates.values import Value, parse
+
+Form = Literal["adapter", "merged"]
+Layout = Literal["raw", "chat template"]
+CARD = "README.md"
+RECORD = "studio_run.json"
+
+
+class PublishedFile(Value):
+    """One file, so that a receiver can check what arrived."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class Publication(Value):
+    """What went where, and the proof that it computes what was measured."""
+
+    form: Form
+    folder: str = Field(description="Name of the folder, without its path.")
+    files: tuple[PublishedFile, ...]
+    parity: float = Field(
+        ge=0, description="Largest difference of a logit between the tuned model and what was "
+        "read back from the folder."
+    )  # fmt: skip
+    archive: PublishedFile | None = Field(default=None, description="The zip beside the folder.")
+
+
+class PublishedBase(Value):
+    """The model underneath."""
+
+    id: str
+    revision: str = Field(description="Hub commit; empty for a local folder.")
+    fingerprint: str
+    licence: str
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether others can fetch it by its id."""
+        return bool(self.revision)
+
+
+class PublishedData(Value):
+    """Which rows taught the model; never the rows themselves."""
+
+    id: str
+    name: str
+    sha256: str
+    rows: Mapping[Split, int]
+
+
+class PromptFormat(Value):
+    """How the model must be asked, to the character."""
+
+    template: Template
+    labels: tuple[str, ...]
+    layout: Layout
+    prompt: str = Field(description="The text before the answer, with slots in braces.")
+    answer_opening: str = Field(description="Stands between prompt and answer.")
+    answer_closing: str = Field(description="Stands after the answer.")
+    stop: str = Field(description="The text at which an answer ends.")
+    opening_ids: tuple[int, ...] = Field(description="Tokens put before every prompt.")
+    max_new_tokens: int = Field(description="Longest training answer and a little more.")
+
+
+class RunRecord(Value):
+    """The studio's own data about a published model: `studio_run.json`."""
+
+    version: Literal[1] = 1
+    name: str
+    folder: str
+    form: Form
+    run_id: str
+    plan: TrainPlan
+    plan_digest: str
+    base: PublishedBase
+    data: PublishedData
+    prompt: PromptFormat
+    num_trainable: int
+    num_parameters: int
+    parity: float
+    comparison: Comparison | None
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read what the studio wrote beside a published model.
+
+    Args:
+        folder: the published folder.
+
+    Returns:
+        The record.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
+    try:
+        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ModelError(
+            "This folder was not published by the studio",
+            where=f"{folder.name}/{RECORD}",
+            fix="Give a folder that publish wrote",
+        ) from None
+    return parse(RunRecord, content, where=f"{folder.name}/{RECORD}", error=ModelError)
