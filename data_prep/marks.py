@@ -85,21 +85,6 @@ def rows_with_glued_stop(
     return tuple(sorted(found))
 
 
-def with_free_marks(template: Template, examples: Sequence[Example]) -> Template:
-    """Give a template a separator and a stop sequence that the data does not contain.
-
-    Args:
-        template: keeps what is free already.
-        examples: all examples.
-
-    Returns:
-        The template, changed only where needed.
-    """
-    separator = free_mark(template.separator, _SEPARATORS, template, examples)
-    stop = free_mark(template.stop, _STOPS, template, examples)
-    return template.model_copy(update={"separator": separator, "stop": stop})
-
-
 def free_separator(template: Template, examples: Sequence[Example]) -> str:
     """Suggest a separator.
 

@@ -93,6 +93,8 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
     if precision == "nf4":
         for layer in list(linear_layers(model)):
             put_module(model, layer.path, quantise_linear(layer.module))
+        for parameter in model.parameters():  # else one small tensor keeps the whole file mapped
+            parameter.data = parameter.data.clone()
     return LanguageModel(model, tokenizer, precision)
 
 

@@ -1,4 +1,4 @@
-"""Learning rate over the run: linear warm-up, then cosine, linear or flat."""
+"""How many steps, and the learning rate at each: linear warm-up, then cosine, linear or flat."""
 
 import math
 
@@ -25,3 +25,18 @@ def learning_rate_at(step: int, total_steps: int, schedule: Schedule) -> float:
     if schedule.shape == "linear":
         return schedule.learning_rate * (1 - progress)
     return schedule.learning_rate
+
+
+def num_steps(num_examples: int, schedule: Schedule, max_steps: int) -> int:
+    """Count the optimizer steps of a run that patience does not end.
+
+    Args:
+        num_examples: training examples.
+        schedule: batch size and epochs.
+        max_steps: 0 for no limit.
+
+    Returns:
+        Steps.
+    """
+    steps = max(1, round(schedule.epochs * math.ceil(num_examples / schedule.batch_size)))
+    return min(steps, max_steps or steps)

@@ -30,7 +30,7 @@ from engine.language_model import LanguageModel
 from engine.loss import evaluate_loss, loss_sum
 from engine.method import count_parameters, load_trained, trainable
 from engine.plan import Limits, Schedule
-from engine.schedules import learning_rate_at
+from engine.schedules import learning_rate_at, num_steps
 from templates.errors import PlanError
 
 _KEEP_NEWEST = 2
@@ -68,8 +68,7 @@ class Training:
     @property
     def total_steps(self) -> int:
         """Optimizer steps of the whole run."""
-        steps = max(1, round(self.schedule.epochs * self.batches_per_epoch))
-        return min(steps, self.limits.max_steps or steps)
+        return num_steps(len(self.train), self.schedule, self.limits.max_steps)
 
     @property
     def steps_between_evaluations(self) -> int:

@@ -14,10 +14,11 @@ from engine.batches import epoch_batches
 from engine.encode import Encoded
 from engine.method import parse_options
 from engine.methods import get_method
-from engine.plan import Precision, Schedule, TrainPlan
+from engine.plan import Precision, TrainPlan
 from engine.planning.activations import activation_bytes
 from engine.planning.architecture import Architecture, look_at
 from engine.planning.estimate import CostEstimate, Hardware, MemoryParts
+from engine.schedules import num_steps
 
 _FP32_BYTES = 4
 # Measured by benchmarks/estimate_accuracy.py: blocks of changing size leave gaps in the heap.
@@ -132,21 +133,6 @@ class _MicroBatch:
     num_columns: int
     num_supervised: int
     padded: bool
-
-
-def num_steps(num_examples: int, schedule: Schedule, max_steps: int) -> int:
-    """Count the optimizer steps of a run that patience does not end.
-
-    Args:
-        num_examples: training examples.
-        schedule: batch size and epochs.
-        max_steps: 0 for no limit.
-
-    Returns:
-        Steps.
-    """
-    steps = max(1, round(schedule.epochs * math.ceil(num_examples / schedule.batch_size)))
-    return min(steps, max_steps or steps)
 
 
 def estimate(

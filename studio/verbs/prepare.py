@@ -186,9 +186,16 @@ def _show(dataset: Dataset) -> None:
 
 
 def _show_preview(dataset: Dataset, folder: Path, reader: Any, count: int) -> None:
-    from engine.planning.preview import preview  # noqa: PLC0415
+    from engine.planning.preview import preview, token_lengths  # noqa: PLC0415
 
-    examples = read_split(folder, "train")[:count]
+    examples = read_split(folder, "train")
+    lengths = token_lengths(reader, examples, dataset.template)
+    say(
+        f"Training examples have {lengths.min_tokens} to {lengths.max_tokens} tokens, half of "
+        f"them at most {lengths.median_tokens:.0f}; the base reads {lengths.context_tokens}, "
+        f"{lengths.num_over_context} are longer. The loss sees "
+        f"{100 * lengths.supervised_ratio:.0f} % of the tokens.\n"
+    )
     for item in preview(reader, examples, dataset.template, count=count):
         text = Text()
         for piece in item.pieces:

@@ -4,7 +4,6 @@ from data_prep.marks import (
     rows_with,
     rows_with_glued_stop,
     rows_with_tokens,
-    with_free_marks,
 )
 from templates.example import Example
 from templates.library import TEMPLATES
@@ -55,8 +54,7 @@ def test_suggestions_are_free() -> None:
         ["\n\n###\n\n~~~\n\n@@@\n\n|||\n\n=====>\n\n#~#~#\n\n", " END ~END~ @@END ||END #~END~#"]
     )
     crowded = [Example({"text": everything + " %%STOP%%"}, label="a", source_rows=(1,))]
-    template = with_free_marks(TEMPLATE, crowded)
-    assert rows_with(template.separator, crowded) == rows_with(template.stop, crowded) == ()
-    assert with_free_marks(TEMPLATE, EXAMPLES[:1]) == TEMPLATE
+    assert rows_with(free_separator(TEMPLATE, crowded), crowded) == ()
+    assert rows_with(free_stop(TEMPLATE, crowded), crowded) == ()
     worded = TEMPLATE.model_copy(update={"wording": "{text} END"})
     assert free_stop(worded, []) == " ~END~"

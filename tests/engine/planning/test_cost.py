@@ -22,12 +22,12 @@ from engine.planning.cost import (
     estimate,
     gradient_bytes,
     item_length,
-    num_steps,
     optimizer_bytes,
     training_flops_per_token,
 )
 from engine.planning.estimate import CostEstimate, Hardware
 from engine.quantise import NF4Linear
+from engine.schedules import num_steps
 from engine.trainer import Training
 from tests.engine.tiny import ARCHITECTURES, VOCABULARY_SIZE, tiny_folder
 
