@@ -90,6 +90,10 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
     tokenizer = _load_tokenizer(folder, int(model.config.vocab_size))
     model.requires_grad_(False)
     model.eval()
+    # A slice of the last columns is not contiguous, and the product would copy V x D per row.
+    model.get_output_embeddings().register_forward_pre_hook(
+        lambda head, inputs: (inputs[0].contiguous(),)
+    )
     if precision == "nf4":
         for layer in list(linear_layers(model)):
             put_module(model, layer.path, quantise_linear(layer.module))

@@ -57,7 +57,8 @@ class LoraLinear(nn.Module):
             device = base.codes.device
         self.base = base
         self.scale = options.alpha / options.rank
-        self.dropout = nn.Dropout(options.dropout)
+        # nn.Dropout(0) would still draw a mask as large as the input.
+        self.dropout = nn.Dropout(options.dropout) if options.dropout else nn.Identity()
         self.lora_A = nn.Parameter(torch.empty(options.rank, in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(out_features, options.rank, device=device))
 
@@ -72,7 +73,7 @@ class LoraLinear(nn.Module):
         """
         y: Tensor = self.base(x)
         narrow = functional.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., R)
-        return y + (functional.linear(narrow, self.lora_B) * self.scale).to(y.dtype)
+        return y + functional.linear(narrow * self.scale, self.lora_B).to(y.dtype)
 
     def update(self) -> Tensor:
         """Multiply out the learned update.
