@@ -1,9 +1,11 @@
 """A cell with a conversation in JSON -> turns; ShareGPT and messages layouts."""
 
-import json
+import re
 from itertools import pairwise
 from typing import Any
 
+from data_prep.json_text import load_cell
+from templates.errors import DataError
 from templates.example import Role, Turn
 
 _ROLES: dict[str, Role] = {
@@ -18,6 +20,7 @@ _ROLES: dict[str, Role] = {
     "model": "assistant",
     "chatgpt": "assistant",
 }
+_ROLE_NAME = re.compile(r"[A-Za-z_-]{1,20}")
 
 
 class NoConversation(ValueError):
@@ -38,8 +41,8 @@ def read_turns(cell: str, *, answered: bool = True) -> tuple[Turn, ...]:
         NoConversation: roles are missing, unknown or out of order, or an answer is empty.
     """
     try:
-        messages = json.loads(cell)
-    except ValueError:
+        messages = load_cell(cell)
+    except DataError:
         raise NoConversation("the conversation is not JSON") from None
     if not isinstance(messages, list) or not messages:
         raise NoConversation("the conversation has no turns")
@@ -55,7 +58,9 @@ def _read_turn(message: Any) -> Turn:
     if role is None:
         raise NoConversation("a turn has no role")
     if str(role).lower() not in _ROLES:
-        raise NoConversation(f"the role {str(role)[:40]!r} is unknown")
+        # The reason is kept with the dataset, so it repeats a role's name and never a text.
+        shown = f"the role {role!r}" if _ROLE_NAME.fullmatch(str(role)) else "a role"
+        raise NoConversation(f"{shown} is unknown")
     content = message.get("content", message.get("value"))
     if isinstance(content, list) and all(
         isinstance(part, dict) and isinstance(part.get("text"), str) for part in content

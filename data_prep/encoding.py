@@ -22,6 +22,7 @@ _FOREIGN_WORD = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")
 _ODD = re.compile(
     r"(?<=[^\W\d_])([^\w\s\x00-\x7f’‘“”–—…·]|[¹²³])(?=[^\W\d_])|[\x80-\x9f]|[ŸŠŽ¿£](?=[a-zß-ÿ])"
 )
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # utf-7 and unicode_escape let them through
 _SAVE_AS_UTF8 = "Save the file as UTF-8, or choose the encoding yourself"
 
 
@@ -99,6 +100,14 @@ def _decode_as(data: bytes, name: str, encoding: str) -> Decoded:
         line = text.count("\n", 0, text.index("\x00")) + 1
         raise DataError(
             f"Read as {encoding}, the file holds NUL characters",
+            where=f"{name}, line {line}",
+            fix="Choose another encoding, or export the table again in UTF-8",
+        )
+    half = _HALF_CHARACTER.search(text)
+    if half is not None:
+        line = text.count("\n", 0, half.start()) + 1
+        raise DataError(
+            f"Read as {encoding}, the file holds half of a character (a lone surrogate)",
             where=f"{name}, line {line}",
             fix="Choose another encoding, or export the table again in UTF-8",
         )

@@ -12,6 +12,8 @@ ONE_PER_LINE = "Write one complete JSON object on each line"
 _TOO_DEEP = f"The JSON is nested more than {MAX_DEPTH} levels deep"
 _FLATTEN = "Flatten the row: texts and labels belong at its top level"
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
+_ESCAPED = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _SPACE = re.compile(r"[ \t\r\n]*+")
 
 
@@ -95,6 +97,43 @@ def load_value(
             where=f"{name}, line {line}",
             fix="Write it in quotes to keep it as text",
         ) from None
+
+
+def load_cell(cell: str) -> Any:
+    """Parse a cell that is one JSON value and nothing else.
+
+    Args:
+        cell: the text of the cell.
+
+    Returns:
+        The value.
+
+    Raises:
+        DataError: the cell is not JSON, or JSON that is refused.
+    """
+    value, end = load_value(cell, skip_space(cell, 0), "cell", line=1)
+    if skip_space(cell, end) < len(cell):
+        raise DataError("More text follows after the JSON value", where="cell", fix="Remove it")
+    return value
+
+
+def without_escapes(text: str) -> str:
+    """Write a JSON text as it would be read, for people and for the search of personal data.
+
+    Args:
+        text: JSON, perhaps damaged.
+
+    Returns:
+        The text with every escape replaced by its character; half characters become U+FFFD.
+    """
+    return _ESCAPE.sub(_unescape, text)
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    if escape[1] is None:
+        return _ESCAPED.get(escape[2], escape[2])
+    code = int(escape[1], 16)
+    return "\ufffd" if 0xD800 <= code <= 0xDFFF else chr(code)
 
 
 def _refuse_depth(text: str) -> None:

@@ -1,12 +1,16 @@
 """Writes down what a step does to each row, and sums it up in a StepReport."""
 
 from collections import Counter
+from collections.abc import Callable
 
 from templates.dataset import Change, StepReport
 from templates.example import Example
 
+_BETWEEN_PARTS = " | "
 _MAX_SAMPLES = 5
 _SAMPLE_CHARACTERS = 300
+# Enough that a sample is still cut after masking, which would miss a number cut in half.
+_NOTED_CHARACTERS = 50_000
 
 
 class Ledger:
@@ -24,18 +28,17 @@ class Ledger:
         self._changed = 0
         self.counts: Counter[str] = Counter()
 
-    def changed(self, before: Example, after: Example, *, secret: bool = False) -> None:
+    def changed(self, before: Example, after: Example) -> None:
         """Note that the texts or the label of an example changed.
 
         Args:
             before: the example as it was.
             after: the example as it is.
-            secret: keep what was there out of the report, which travels with the dataset.
         """
         pairs = zip(_parts(before), _parts(after), strict=False)
         old, new = next(((a, b) for a, b in pairs if a != b), ("", ""))
         self._changed += 1
-        self._note(before.source_rows, new if secret else old, new)
+        self._note(before.source_rows, old, new)
 
     def dropped(self, rows: tuple[int, ...], text: str, reason: str) -> None:
         """Note that a row leaves.
@@ -65,7 +68,7 @@ class Ledger:
             rows_out: examples after it.
 
         Returns:
-            The report.
+            The report; its samples are long, and go through `show_samples` to be kept.
         """
         return StepReport(
             step=self._step,
@@ -83,8 +86,35 @@ class Ledger:
 
     def _sample(self, rows: tuple[int, ...], old: str, new: str | None) -> None:
         if len(self._samples) < _MAX_SAMPLES and rows:
-            after = None if new is None else new[:_SAMPLE_CHARACTERS]
-            self._samples.append(Change(row=rows[0], before=old[:_SAMPLE_CHARACTERS], after=after))
+            after = None if new is None else new[:_NOTED_CHARACTERS]
+            self._samples.append(Change(row=rows[0], before=old[:_NOTED_CHARACTERS], after=after))
+
+
+def show_samples(report: StepReport, rewrite: Callable[[str], str]) -> StepReport:
+    """Make the samples of a report fit to be shown and kept.
+
+    Args:
+        report: as the step gave it.
+        rewrite: masks a text; it sees the text before it is cut.
+
+    Returns:
+        The report with rewritten, short samples.
+    """
+
+    def short(text: str) -> str:
+        masked = _BETWEEN_PARTS.join(map(rewrite, rewrite(text).split(_BETWEEN_PARTS)))
+        return masked[:_SAMPLE_CHARACTERS]
+
+    samples = tuple(
+        Change(
+            row=change.row,
+            before=short(change.before),
+            after=None if change.after is None else short(change.after),
+        )
+        for change in report.samples
+    )
+    shown: StepReport = report.model_copy(update={"samples": samples})
+    return shown
 
 
 def show(example: Example) -> str:
@@ -96,7 +126,7 @@ def show(example: Example) -> str:
     Returns:
         Its texts and label in one piece.
     """
-    return " | ".join(_parts(example))
+    return _BETWEEN_PARTS.join(_parts(example))
 
 
 def _parts(example: Example) -> tuple[str, ...]:

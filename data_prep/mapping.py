@@ -1,12 +1,12 @@
 """Upload columns -> template slots and targets, and rows -> examples."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from data_prep.conversation import NoConversation, read_turns
+from data_prep.json_text import load_cell, without_escapes
 from data_prep.ledger import Ledger
 from data_prep.step_spec import Outcome
 from data_prep.table import Row, strip_edges
@@ -154,7 +154,7 @@ def map_rows(rows: Iterable[Row], template: Template, mapping: ColumnMapping) ->
             examples.append(_example(row, template, mapping))
         except NoConversation as problem:
             cell = row.cells.get(mapping.turns or "", "")
-            ledger.dropped((row.number,), cell, str(problem))
+            ledger.dropped((row.number,), without_escapes(cell), str(problem))
     return examples, ledger.report(num_rows, len(examples))
 
 
@@ -192,8 +192,8 @@ def _references(cell: str) -> tuple[str, ...]:
     """Read one answer, or a JSON list of answers; anything else in brackets is a text."""
     if cell.lstrip().startswith("["):
         try:
-            answers = json.loads(cell)
-        except (ValueError, RecursionError):
+            answers = load_cell(cell)
+        except DataError:
             return (cell,)
         if isinstance(answers, list) and all(isinstance(answer, str) for answer in answers):
             return tuple(answers) or ("",)

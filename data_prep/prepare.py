@@ -2,12 +2,15 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 from data_prep.checks import Finding, check_examples, refuse_errors
+from data_prep.cleaners import mask_personal_data
+from data_prep.ledger import show_samples
 from data_prep.mapping import check_mapping, map_rows
 from data_prep.marks import Tokenise
 from data_prep.recipe import PrepRecipe, all_augmenters, all_cleaners, complete
@@ -81,7 +84,7 @@ def clean_upload(
         reports.append(report)
     tell(0.6, "checking")
     findings = check_examples(examples, recipe.template, tokenise=tokenise)
-    return Cleaned(examples, tuple(reports), tuple(findings))
+    return Cleaned(examples, _to_keep(reports, recipe), tuple(findings))
 
 
 def prepare(
@@ -104,8 +107,7 @@ def prepare(
         progress: called with the share done (0 to 1) and what is being done.
 
     Returns:
-        The manifest; an equal dataset that is there already is kept, with its count of looks
-        at the test split.
+        The manifest; an equal dataset that is there already is kept.
 
     Raises:
         DataError: the mapping, a step or an option does not fit, or a check found an error.
@@ -128,7 +130,8 @@ def prepare(
         for split in SPLITS
     }
     files[RECIPE] = recipe.to_json()
-    dataset = _manifest(upload, recipe, name or upload.name, cleaned, parts, files, reports)
+    kept = _to_keep(reports, recipe)
+    dataset = _manifest(upload, recipe, name or upload.name, cleaned, parts, files, kept)
     files[MANIFEST] = canonical_json(dataset.model_dump(mode="json"), indent=1) + "\n"
     _publish(datasets_folder / dataset.id, files)
     tell(1.0, "done")
@@ -159,6 +162,22 @@ def _silent(share: float, text: str) -> None:
     """Nobody is watching."""
 
 
+def _to_keep(reports: Sequence[StepReport], recipe: PrepRecipe) -> tuple[StepReport, ...]:
+    """Shorten the samples; where the recipe masks texts, those of every step are masked too."""
+    masks = [
+        mask_personal_data.Options.model_validate(step.options)
+        for step in recipe.steps
+        if step.name == mask_personal_data.SPEC.name
+    ]
+
+    def masked(text: str) -> str:
+        for options in masks:
+            text = mask_personal_data.mask(text, options, Counter())
+        return text
+
+    return tuple(show_samples(report, masked) for report in reports)
+
+
 def _fixed_splits(upload_folder: Path, recipe: PrepRecipe) -> dict[int, str] | None:
     column = recipe.mapping.split
     if column is None:
@@ -187,7 +206,7 @@ def _manifest(
     cleaned: Cleaned,
     parts: Parts,
     files: dict[str, str],
-    reports: list[StepReport],
+    reports: tuple[StepReport, ...],
 ) -> Dataset:
     hashes = {file: sha256_of_bytes(content.encode()) for file, content in files.items()}
     identity = canonical_json({"upload": upload.sha256, "recipe": recipe.model_dump(mode="json")})
@@ -205,13 +224,13 @@ def _manifest(
         upload_id=upload.id,
         upload_sha256=upload.sha256,
         recipe_sha256=hashes[RECIPE],
-        reports=tuple(reports),
+        reports=reports,
         warnings=tuple(finding.sentence() for finding in cleaned.findings),
     )
 
 
 def _publish(folder: Path, files: dict[str, str]) -> None:
-    """Put all files in place at once, or none; what an older run left there besides is kept."""
+    """Put all files in place at once, or none."""
     same = [(folder / file).is_file() for file in files]
     if all(same) and all((folder / f).read_bytes() == c.encode() for f, c in files.items()):
         return
@@ -220,8 +239,6 @@ def _publish(folder: Path, files: dict[str, str]) -> None:
     with disk_errors("the dataset"):
         try:
             temporary.mkdir(parents=True)
-            if folder.is_dir():
-                shutil.copytree(folder, temporary, dirs_exist_ok=True)
             for file, content in files.items():
                 write_atomically(temporary / file, content)
             if folder.is_dir():

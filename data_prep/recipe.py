@@ -11,9 +11,10 @@ from data_prep.recognition import recognise
 from data_prep.splits import SplitOptions
 from data_prep.step_spec import AugmenterSpec, CleanerSpec, find_spec, list_specs, parse_options
 from data_prep.upload import Upload
+from templates.errors import DataError
 from templates.files import canonical_json
 from templates.template import Template
-from templates.values import Value
+from templates.values import Value, parse
 
 DEFAULT_STEPS = ("empty", "trim", "exact_duplicates", "mask_personal_data", "length")
 
@@ -106,9 +107,13 @@ def default_recipe(template: Template, mapping: ColumnMapping, *, seed: int = 0)
 
     Returns:
         The recipe.
+
+    Raises:
+        DataError: the seed is negative or too large.
     """
     steps = tuple(Step(name=name) for name in DEFAULT_STEPS)
-    return complete(PrepRecipe(template=template, mapping=mapping, steps=steps, seed=seed))
+    content = {"template": template, "mapping": mapping, "steps": steps, "seed": seed}
+    return complete(parse(PrepRecipe, content, where="recipe", error=DataError))
 
 
 def propose_recipe(upload: Upload, *, seed: int = 0) -> PrepRecipe:

@@ -49,7 +49,9 @@ def locate_base(reference: str, revision: str = "") -> BaseFolder:
     Raises:
         ModelError: it is nowhere to be found, or not safe to open.
     """
-    folder = _STARTER_FOLDER if reference == STARTER else Path(reference).expanduser()
+    folder = _STARTER_FOLDER if reference == STARTER else Path(reference)
+    with contextlib.suppress(RuntimeError):  # ~somebody who has no home here
+        folder = folder.expanduser()
     pinned = ""
     if not reference or not folder.is_dir():
         if not _HUB_ID.fullmatch(reference) or ".." in reference:
@@ -152,7 +154,7 @@ def _readable(folder: BaseFolder) -> Iterator[None]:
         yield
     except Exception as error:  # the folder is foreign: a damaged one fails in many ways
         raise ModelError(
-            f"The base cannot be opened: {str(error).splitlines()[0][:200]}",
+            f"The base cannot be opened: {_first_line(error)}",
             where=folder.id,
             fix="Download it again, or choose another base",
         ) from None
@@ -165,7 +167,7 @@ def _config(folder: BaseFolder) -> Any:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"The base's config cannot be read: {str(error).splitlines()[0][:200]}",
+            f"The base's config cannot be read: {_first_line(error)}",
             where=folder.id,
             fix="Choose a base whose architecture is part of transformers",
         ) from None
@@ -176,6 +178,10 @@ def _config(folder: BaseFolder) -> Any:
             fix="Choose a causal language model such as Llama, GPT-2 or Qwen",
         )
     return config
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def _download(reference: str, revision: str) -> Path:

@@ -45,6 +45,12 @@ class Checkpoint:
     folder: Path
     state: TrainerState
 
+    @property
+    def weights_sha256(self) -> str:
+        """The hash of what the method learned: which weights these are."""
+        manifest = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))
+        return str(manifest["files"][_LEARNED]["sha256"])
+
     def learned(self) -> dict[str, Tensor]:
         """Read what the method learned.
 

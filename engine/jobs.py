@@ -5,17 +5,29 @@ jobs/<id>/request.json                 kind and frozen request, written once
           checkpoints/                 training only
 """
 
+import fcntl
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.events import Evaluated, Event, Failed, Finished, Saved, Stepped, Stopped, from_dict
+from engine.events import (
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Saved,
+    Started,
+    Stepped,
+    Stopped,
+    from_dict,
+)
 from engine.events import to_json as event_to_json
 from templates.errors import RunError
-from templates.files import canonical_json, disk_errors, write_atomically
+from templates.files import canonical_json, disk_errors, sync_folder, write_atomically
 
 JobState = Literal["new", "unfinished", "finished", "stopped", "failed"]
 
@@ -67,10 +79,35 @@ class Job:
         Returns:
             A writer of its events.
         """
-        folder = self.folder / "attempts" / str(len(self._attempts()) + 1)
+        attempts = self.folder / "attempts"
         with disk_errors("the run folder"):
-            folder.mkdir(parents=True)
+            attempts.mkdir(exist_ok=True)
+            # A kill may have left a folder without events: count folders, not files.
+            newest = max((int(path.name) for path in attempts.iterdir()), default=0)
+            folder = attempts / str(newest + 1)
+            folder.mkdir()
         return Attempt(folder / "events.jsonl")
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other processes from training the same run; let go when this one ends, however.
+
+        Yields:
+            Nothing.
+
+        Raises:
+            RunError: another process trains it.
+        """
+        with disk_errors("the run folder"), (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunError(
+                    "Another process is training this run",
+                    where=self.id,
+                    fix="Wait until it ends, or stop it first",
+                ) from None
+            yield
 
     def events(self) -> list[Event]:
         """Read all attempts as one story.
@@ -84,8 +121,10 @@ class Job:
         story: list[Event] = []
         for path in self._attempts():
             events = list(_read_events(path))
-            first = next((event.first_step for event in events if hasattr(event, "first_step")), 0)
-            story = [event for event in story if _is_before(event, first)] + events
+            first = next((event.first_step for event in events if isinstance(event, Started)), None)
+            if first is not None:
+                story = [event for event in story if _is_before(event, first)]
+            story += events
         return story
 
     def state(self) -> JobState:
@@ -97,6 +136,8 @@ class Job:
         story = self.events()
         if not story:
             return "new"
+        if any(isinstance(event, Finished) for event in story):
+            return "finished"  # also where a needless resume failed afterwards
         ends: dict[type, JobState] = {Finished: "finished", Stopped: "stopped", Failed: "failed"}
         return ends.get(type(story[-1]), "unfinished")
 
@@ -132,10 +173,15 @@ def create_job(folder: Path, kind: str, request: dict[str, Any]) -> Job:
     Returns:
         The job.
     """
-    with disk_errors("the run folder"):
-        folder.mkdir(parents=True)
+    temporary = folder.with_name(f".{folder.name}.tmp")
     content = {"version": 1, "kind": kind, "request": request}
-    write_atomically(folder / "request.json", canonical_json(content, indent=2))
+    with disk_errors("the run folder"):
+        if folder.exists():
+            raise FileExistsError(folder)
+        temporary.mkdir(parents=True)
+        write_atomically(temporary / "request.json", canonical_json(content, indent=2))
+        temporary.rename(folder)  # a folder without a request is never seen
+        sync_folder(folder.parent)
     return Job(folder)
 
 

@@ -141,7 +141,7 @@ def read_plan(path: Path) -> TrainPlan:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
         raise PlanError("There is no such plan", where=path.name, fix="Run plan first") from None
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise PlanError(
             "The plan is neither YAML nor JSON", where=path.name, fix="Write it with the plan verb"
         ) from None

@@ -1,6 +1,8 @@
 """Where things are kept, and how an id becomes a folder.
 
 STUDIO_HOME/uploads/<id>/    datasets/<id>/    plans/<id>.yaml    jobs/<id>/
+            latest/<kind>    the id that "latest" stands for
+            test_looks/<sha256 of the upload>.jsonl    which rows were scored when
 """
 
 import re
@@ -10,7 +12,7 @@ from pathlib import Path
 
 from studio.settings import studio_home
 from templates.errors import RunError
-from templates.files import disk_errors
+from templates.files import disk_errors, write_atomically
 
 LATEST = "latest"
 _PLACES = {
@@ -82,7 +84,7 @@ class Home:
         """
         found = self.all(kind)
         if reference == LATEST:
-            matches = found[-1:]
+            matches = self._latest(kind, found)
         elif _ID.fullmatch(reference):
             exact = [path for path in found if path.stem == reference]
             matches = exact or [path for path in found if path.stem.startswith(reference)]
@@ -96,6 +98,23 @@ class Home:
             many if matches else f"There is no {kind} {reference!r}",
             fix=f"Give one of these ids: {known}",
         )
+
+    def mark_latest(self, kind: str, name: str) -> None:
+        """Remember what a verb has just made or gone on with.
+
+        Args:
+            kind: upload, dataset, plan, train or compare.
+            name: its id.
+        """
+        folder = self.root / LATEST
+        with disk_errors("the studio's folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / kind, name)
+
+    def _latest(self, kind: str, found: list[Path]) -> list[Path]:
+        pointer = self.root / LATEST / kind
+        name = pointer.read_text(encoding="utf-8") if pointer.is_file() else ""
+        return [path for path in found if path.stem == name] or found[-1:]
 
     def all(self, kind: str) -> list[Path]:
         """List all things of a kind.

@@ -2,10 +2,12 @@
 
 import functools
 import json
+import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import typer
@@ -14,7 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Table
 from rich.text import Text
 
-from studio.home import Home
+from studio.settings import studio_home
 from templates.errors import StudioError
 
 P = ParamSpec("P")
@@ -45,25 +47,55 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             _say_error("Stopped", "", "Run the verb again to go on", as_json)
             raise typer.Exit(130) from None
-        except MemoryError:
-            _say_error(
-                "The memory of this machine is used up", "",
-                "Lower the micro-batch size or the length, or choose a smaller base", as_json,
-            )  # fmt: skip
-            raise typer.Exit(1) from None
         except typer.Exit:
             raise
-        except Exception:  # nobody should read a traceback; it is kept for a bug report
-            log = Home().root / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
-            log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(traceback.format_exc(), encoding="utf-8")
+        except Exception as error:  # nobody should read a traceback; it is kept for a bug report
+            foreseen = out_of_memory(error)
+            if foreseen:
+                _say_error(foreseen.what, foreseen.where, foreseen.fix, as_json)
+                raise typer.Exit(1) from None
+            log = _keep_traceback()
             _say_error(
-                "The studio made a mistake that it did not foresee", log.name,
-                f"Report it with the file {log}", as_json,
+                "The studio made a mistake that it did not foresee", type(error).__name__,
+                f"Report it with the file {log}" if log else "Report it with what you did",
+                as_json,
             )  # fmt: skip
             raise typer.Exit(70) from None
 
     return guarded
+
+
+def out_of_memory(error: Exception) -> StudioError | None:
+    """Recognise that memory ran out, whichever library says so.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        The sentence, or None where it is something else.
+    """
+    words = str(error).lower()
+    if not isinstance(error, MemoryError) and not (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in words or "can't allocate memory" in words)
+    ):
+        return None
+    return StudioError(
+        "The memory of this machine is used up",
+        fix="Lower micro_batch_size or max_length_tokens, take qlora, or choose a smaller base",
+    )
+
+
+def _keep_traceback() -> Path | None:
+    """Write the traceback where a bug report can find it; None where that is not possible."""
+    stamp = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    log = studio_home() / f"error-{stamp}.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+    except OSError:
+        return None
+    return log
 
 
 def say(text: str) -> None:

@@ -3,12 +3,11 @@
 <id>/dataset.json      this manifest
 <id>/recipe.json       what to replay
 <id>/{train,validation,test}.jsonl   one Example a line
-<id>/test_looks.jsonl  one line each time the test split was scored
 """
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +22,6 @@ from templates.values import Value, parse
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 MANIFEST = "dataset.json"
-_LOOKS = "test_looks.jsonl"
 
 
 class Change(Value):
@@ -120,30 +118,36 @@ def read_split(folder: Path, split: Split) -> list[Example]:
     return list(read_examples(folder / f"{split}.jsonl"))
 
 
-def count_test_looks(folder: Path) -> int:
-    """Count how often the test split was scored; each look makes a lucky result likelier.
+def count_test_looks(ledger: Path, rows: Collection[int]) -> int:
+    """Count how often any of these rows was scored; each look makes a lucky result likelier.
 
     Args:
-        folder: the dataset folder.
+        ledger: the looks at one upload, whatever datasets were made of it.
+        rows: upload rows of a test split.
 
     Returns:
         The number of looks so far.
     """
-    path = folder / _LOOKS
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.is_file() else 0
+    if not ledger.is_file():
+        return 0
+    looks = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines()]
+    return sum(not set(rows).isdisjoint(look["rows"]) for look in looks)
 
 
-def record_test_look(folder: Path, purpose: str) -> int:
-    """Write down that the test split is being scored, before anyone sees the score.
+def record_test_look(ledger: Path, rows: Collection[int], purpose: str) -> int:
+    """Write down that test rows are being scored, before anyone sees the score.
 
     Args:
-        folder: the dataset folder.
+        ledger: the looks at one upload.
+        rows: upload rows of the test split.
         purpose: the id of the comparison.
 
     Returns:
         The number of looks including this one.
     """
-    line = canonical_json({"looked_at": time.time(), "purpose": purpose})
-    with disk_errors(_LOOKS), (folder / _LOOKS).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    return count_test_looks(folder)
+    look = {"looked_at": time.time(), "purpose": purpose, "rows": sorted(rows)}
+    with disk_errors(ledger.name):
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        with ledger.open("a", encoding="utf-8") as file:
+            file.write(canonical_json(look) + "\n")
+    return count_test_looks(ledger, rows)

@@ -74,6 +74,10 @@ def disk_errors(what: str) -> Iterator[None]:
             number = int(in_words[1])
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise disk_full(what) from None
+        if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+            raise RunError(
+                f"There is no place to write {what}", fix="Name a file in a folder that exists"
+            ) from None
         if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunError(
                 f"Writing {what} is not permitted", fix="Choose a folder you may write to"

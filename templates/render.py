@@ -15,6 +15,8 @@ from templates.template import Template
 
 COMPLETION_PREFIX = " "
 DEMONSTRATION_BREAK = "\n\n"
+_PROBE = "answer"
+_ZERO_WIDTH_SPACE = "\u200b"
 
 
 class ChatTokenizer(Protocol):
@@ -196,7 +198,7 @@ def _render_chat(
     if turns[0].role == "system" and opening and opening[0].role == "system":
         turns[0] = Turn("system", f"{opening.pop(0).content}\n\n{turns[0].content}")
         opening.insert(0, turns.pop(0))
-    everything = opening + turns
+    everything = _without_control_tokens(opening + turns, tokenizer)
     whole = write(everything, ask=False)
     context = ""
     if opening:
@@ -222,9 +224,21 @@ def _render_chat(
             "The chat template does not show the answer after its own generation prompt",
             fix="Choose another base, or one without a chat template",
         )
-    answer = everything[-1].content
-    stop = segments[-1].text.rpartition(answer)[2].strip() if answer else ""
-    return Rendered(context, _merged(segments), stop)
+    probe = write([*everything[:-1], Turn("assistant", _PROBE)], ask=False)
+    return Rendered(context, _merged(segments), probe.rpartition(_PROBE)[2].strip())
+
+
+def _without_control_tokens(turns: Sequence[Turn], tokenizer: ChatTokenizer) -> list[Turn]:
+    """Keep data from opening or closing turns: a token's name in a text is broken up."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    safe = []
+    for turn in turns:
+        content = turn.content
+        for name in map(str, added.values()):
+            if len(name) > 1:
+                content = content.replace(name, f"{name[0]}{_ZERO_WIDTH_SPACE}{name[1:]}")
+        safe.append(Turn(turn.role, content))
+    return safe
 
 
 def _apply(tokenizer: ChatTokenizer, messages: list[dict[str, str]], ask: bool) -> str:

@@ -96,7 +96,7 @@ def clean(examples: Sequence[Example], options: Options) -> Outcome:
     for example in examples:
         masked = example.with_texts(mask(text, options, ledger.counts) for text in example.texts())
         if masked != example:
-            ledger.changed(example, masked, secret=True)
+            ledger.changed(example, masked)
         kept.append(masked)
     return kept, ledger.report(len(examples), len(kept))
 

@@ -56,6 +56,9 @@ class CompareRequest(Value):
 
     base_id: str
     run_id: str
+    weights_sha256: str = Field(
+        default="", title="Weights", description="Hash of the tuned weights that are compared."
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, title="Seed", description="Fixes every draw.")
     max_new_tokens: int = Field(
         default=0,
@@ -218,6 +221,7 @@ def _conclude(
         dataset_sha256=dataset.sha256,
         base_id=request.base_id,
         run_id=request.run_id,
+        weights_sha256=request.weights_sha256,
         task=question.template.task,
         metric=metric,
         num_rows=len(test),

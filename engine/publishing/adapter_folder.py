@@ -12,6 +12,8 @@ from engine.base_model import BaseFolder, load_base
 from engine.language_model import LanguageModel
 from engine.method import MethodSpec, PeftAdapter, attach_method, parse_options
 from engine.plan import TrainPlan
+from engine.publishing.publication import PublishedBase
+from engine.publishing.snippet import base_reference
 from templates.errors import ModelError
 from templates.files import canonical_json, write_atomically
 
@@ -19,7 +21,7 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_VERSION = "0.21.2"  # the version that the tests load every adapter with
 
 
-def write_adapter(folder: Path, adapter: PeftAdapter, base: BaseFolder) -> None:
+def write_adapter(folder: Path, adapter: PeftAdapter, base: PublishedBase) -> None:
     """Write config and tensors.
 
     Args:
@@ -31,7 +33,7 @@ def write_adapter(folder: Path, adapter: PeftAdapter, base: BaseFolder) -> None:
         **adapter.config,
         "task_type": "CAUSAL_LM",
         "inference_mode": True,
-        "base_model_name_or_path": base.id,
+        "base_model_name_or_path": base_reference(base),
         "revision": base.revision or None,
         "peft_version": _PEFT_VERSION,
     }

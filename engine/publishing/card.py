@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from engine.comparing.comparison import Comparison, Score, sentence
-from engine.publishing.publication import Form, PromptFormat, RunRecord
+from engine.publishing.publication import Form, PromptFormat, RunRecord, parity_sentence
 from engine.publishing.snippet import base_reference, usage_code
 from templates.dataset import SPLITS
 
@@ -174,8 +174,8 @@ def _training(record: RunRecord, method_title: str, options: dict[str, Any]) -> 
         ["Plan digest", _code(record.plan_digest)],
     ]  # fmt: skip
     checked = (
-        "After writing, the files were read back and asked a few real examples; the largest "
-        f"difference of a logit from the model in training was {record.parity:.2g}."
+        "After writing, the files were read back and asked a few real examples. "
+        f"{parity_sentence(record.parity, record.effect)}"
     )
     return f"{_table(rows)}\n\n{checked}"
 

@@ -1,5 +1,6 @@
 """A tuned model as an ordinary model folder: plain layers, one type of number, no trace of us."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,21 +14,49 @@ from engine.plan import Precision
 from engine.quantise import NF4Linear, dequantise_linear
 
 
-def write_merged(folder: Path, tuned: LanguageModel, spec: MethodSpec) -> None:
-    """Merge a tuned model, in place, and save it.
+def hold_in_fp32(tuned: LanguageModel) -> LanguageModel:
+    """Widen what is held in bf16, which is exact; 4-bit layers stay and decode to fp32.
 
     Args:
-        folder: an existing folder.
+        tuned: the model; its weights are changed in place and may need twice the memory.
+
+    Returns:
+        The model, computing in fp32: what a merge computes can be compared without rounding.
+    """
+    for parameter in tuned.model.parameters():
+        parameter.data = parameter.data.float()
+    return replace(tuned, precision="fp32")
+
+
+def merge_plain(tuned: LanguageModel, spec: MethodSpec) -> None:
+    """Merge a tuned model, in place, into layers of the base's own kind.
+
+    Args:
         tuned: the model; plain afterwards.
         spec: its method.
     """
     assert spec.merge is not None
     spec.merge(tuned.model)
     make_plain(tuned.model)
-    dtype = torch.float32 if tuned.precision == "fp32" else torch.bfloat16
-    for parameter in tuned.model.parameters():
+
+
+def write_merged(folder: Path, merged: LanguageModel, precision: Precision) -> LanguageModel:
+    """Round a merged model to the type it is published in, and save it.
+
+    Args:
+        folder: an existing folder.
+        merged: from `merge_plain`; changed in place.
+        precision: how the base was held in training.
+
+    Returns:
+        The model as it was written.
+    """
+    written = replace(merged, precision=_published_precision(precision))
+    dtype = torch.float32 if written.precision == "fp32" else torch.bfloat16
+    for parameter in written.model.parameters():
         parameter.data = parameter.data.to(dtype)
-    tuned.model.save_pretrained(folder)
+    written.model.save_pretrained(folder)
+    return written
 
 
 def make_plain(model: nn.Module) -> None:
@@ -51,4 +80,8 @@ def load_merged(folder: Path, precision: Precision) -> LanguageModel:
     Returns:
         The model in evaluation mode, computing as it did in training.
     """
-    return load_base(locate_base(str(folder)), "fp32" if precision == "fp32" else "bf16")
+    return load_base(locate_base(str(folder)), _published_precision(precision))
+
+
+def _published_precision(precision: Precision) -> Precision:
+    return "fp32" if precision == "fp32" else "bf16"

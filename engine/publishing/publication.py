@@ -1,8 +1,6 @@
 """What is published and what is written beside it, as frozen values. Free of torch."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -10,14 +8,14 @@ from pydantic import Field
 from engine.comparing.comparison import Comparison
 from engine.plan import TrainPlan
 from templates.dataset import Split
-from templates.errors import ModelError
 from templates.template import Template
-from templates.values import Value, parse
+from templates.values import Value
 
 Form = Literal["adapter", "merged"]
 Layout = Literal["raw", "chat template"]
 CARD = "README.md"
 RECORD = "studio_run.json"
+SMALL_SHARE = 0.25  # of what training did to the logits; a merge that did nothing shows all of it
 
 
 class PublishedFile(Value):
@@ -38,13 +36,14 @@ class Publication(Value):
         ge=0, description="Largest difference of a logit between the tuned model and what was "
         "read back from the folder."
     )  # fmt: skip
+    effect: float = Field(ge=0, description="Largest difference of a logit that training made.")
     archive: PublishedFile | None = Field(default=None, description="The zip beside the folder.")
 
 
 class PublishedBase(Value):
     """The model underneath."""
 
-    id: str
+    id: str = Field(description='Hub id, "starter", or the name of a folder without its path.')
     revision: str = Field(description="Hub commit; empty for a local folder.")
     fingerprint: str
     licence: str
@@ -94,27 +93,27 @@ class RunRecord(Value):
     num_trainable: int
     num_parameters: int
     parity: float
+    effect: float
     comparison: Comparison | None
 
 
-def read_record(folder: Path) -> RunRecord:
-    """Read what the studio wrote beside a published model.
+def parity_sentence(parity: float, effect: float) -> str:
+    """Say how near the published model is to the one that was measured.
 
     Args:
-        folder: the published folder.
+        parity: largest difference of a logit between the two.
+        effect: largest difference of a logit that training made.
 
     Returns:
-        The record.
-
-    Raises:
-        ModelError: there is none, or it is damaged.
+        One or two sentences.
     """
-    try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ModelError(
-            "This folder was not published by the studio",
-            where=f"{folder.name}/{RECORD}",
-            fix="Give a folder that publish wrote",
-        ) from None
-    return parse(RunRecord, content, where=f"{folder.name}/{RECORD}", error=ModelError)
+    text = (
+        f"The largest difference of a logit from the model in training was {parity:.2g}; "
+        f"training itself had moved one by {effect:.2g}."
+    )
+    if parity <= SMALL_SHARE * effect:
+        return text
+    return (
+        f"{text} Rounding the weights changed about as much as so weak a training did: the "
+        "measured scores may not hold for these files."
+    )

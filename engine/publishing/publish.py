@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from engine.base_model import BaseFolder, load_skeleton
-from engine.checkpoints import best_checkpoint
+from engine.base_model import STARTER, BaseFolder, load_skeleton
+from engine.checkpoints import Checkpoint, best_checkpoint
 from engine.comparing.comparison import Comparison
 from engine.language_model import LanguageModel
 from engine.method import MethodSpec, count_parameters, load_trained, parse_options, trainable
@@ -19,8 +20,8 @@ from engine.methods import get_method
 from engine.plan import TrainPlan
 from engine.publishing.adapter_folder import load_adapter, write_adapter
 from engine.publishing.card import write_card
-from engine.publishing.merged_folder import load_merged, write_merged
-from engine.publishing.parity import largest_difference, witness
+from engine.publishing.merged_folder import hold_in_fp32, load_merged, merge_plain, write_merged
+from engine.publishing.parity import check_rounded, check_same, largest_difference, witness
 from engine.publishing.prompt_format import prompt_format
 from engine.publishing.publication import (
     CARD,
@@ -99,7 +100,8 @@ def publish(
         What was written.
 
     Raises:
-        PlanError: the method has no such form, or data and comparison belong to another run.
+        PlanError: the method has no such form, or data and comparison belong to another run or
+            to other weights.
         RunError: the target exists, the disk is full, or the files do not compute what was
             measured; nothing is left behind.
     """
@@ -109,19 +111,21 @@ def publish(
     chosen = _chosen_form(spec, form)
     _check_is_new(target, archive)
     dataset = _planned_dataset(run)
+    checkpoint = best_checkpoint(run.checkpoints)
+    _check_comparison(run, checkpoint)
     base = open_planned_base(run.plan)
     temporary = target.with_name(f".{target.name}.{uuid4().hex[:8]}.tmp")
     packed = temporary.with_suffix(".zip")
     try:
         with disk_errors("the published model"):
             temporary.mkdir(parents=True)
-            model = _write_model(run, base, dataset, temporary, chosen)
+            model = _write_model(run, checkpoint, base, temporary, chosen)
             record = RunRecord(
                 name=_one_line(name) or _one_line(target.name),
                 folder=target.name,
                 form=chosen,
                 run_id=run.id,
-                plan=run.plan,
+                plan=_without_path(run.plan, base),
                 plan_digest=run.plan.digest,
                 base=_published_base(base),
                 data=_published_data(dataset),
@@ -129,7 +133,8 @@ def publish(
                 num_trainable=model.num_trainable,
                 num_parameters=model.num_parameters,
                 parity=model.parity,
-                comparison=run.comparison,
+                effect=model.effect,
+                comparison=_comparison_without_path(run.comparison, base),
             )
             _write_words(temporary, record, spec)
             files = list_files(temporary)
@@ -147,6 +152,7 @@ def publish(
         folder=target.name,
         files=files,
         parity=model.parity,
+        effect=model.effect,
         archive=describe(archive, archive.name) if archive else None,
     )
 
@@ -159,36 +165,48 @@ class _WrittenModel:
     num_trainable: int
     num_parameters: int
     parity: float
+    effect: float
 
 
 def _write_model(
-    run: FinishedRun, base: BaseFolder, dataset: Dataset, folder: Path, form: Form
+    run: FinishedRun, checkpoint: Checkpoint, base: BaseFolder, folder: Path, form: Form
 ) -> _WrittenModel:
     """Write weights and tokenizer, then read them back; one model is in memory at a time."""
-    plan, template = run.plan, dataset.template
+    plan, dataset = run.plan, read_dataset(run.dataset_folder)
     spec = get_method(plan.method.name)
     options = parse_options(spec, plan.method.options)
     asked = read_split(run.dataset_folder, "validation")
+    ask = partial(witness, examples=asked, template=dataset.template, limits=plan.limits)
     tuned = tuned_model(plan, base)
-    load_trained(tuned.model, best_checkpoint(run.checkpoints).learned())
     tuned.model.eval()
-    measured = witness(tuned, asked, template, plan.limits)
+    start = ask(tuned)
+    load_trained(tuned.model, checkpoint.learned())
+    measured = ask(tuned)
+    effect = largest_difference(start, measured)
     prompt = prompt_format(tuned, dataset, read_split(run.dataset_folder, "train"))
     num_trainable = count_parameters(trainable(tuned.model).values())
     num_parameters = count_parameters(load_skeleton(base).parameters())
     _write_tokenizer(folder, tuned)
     if form == "adapter":
         assert spec.export is not None
-        write_adapter(folder, spec.export(tuned, options), base)
+        write_adapter(folder, spec.export(tuned, options), _published_base(base))
         del tuned
-        again = load_adapter(folder, base, plan, spec)
+        parity = check_same(measured, ask(load_adapter(folder, base, plan, spec)))
     else:
-        write_merged(folder, tuned, spec)
+        tuned = hold_in_fp32(tuned)
+        exact = ask(tuned)
+        merge_plain(tuned, spec)
+        check_same(exact, ask(tuned))
+        tuned = write_merged(folder, tuned, plan.base.precision)
+        written = ask(tuned)
         del tuned
-        again = load_merged(folder, plan.base.precision)
-    published = witness(again, asked, template, plan.limits)
-    parity = largest_difference(measured, published, plan.base.precision)
-    return _WrittenModel(prompt, num_trainable, num_parameters, parity)
+        published = ask(load_merged(folder, plan.base.precision))
+        check_same(written, published)
+        if plan.base.precision == "fp32":
+            parity = check_same(measured, published)
+        else:
+            parity = check_rounded(measured, published, effect=effect)
+    return _WrittenModel(prompt, num_trainable, num_parameters, parity, effect)
 
 
 def _write_tokenizer(folder: Path, tuned: LanguageModel) -> None:
@@ -248,20 +266,44 @@ def _planned_dataset(run: FinishedRun) -> Dataset:
             where=dataset.id,
             fix="Publish with the data the run was trained on",
         )
+    return dataset
+
+
+def _check_comparison(run: FinishedRun, checkpoint: Checkpoint) -> None:
     compared = run.comparison
-    if compared and (compared.run_id, compared.dataset_sha256) != (run.id, dataset.sha256):
+    if compared is None:
+        return
+    if (compared.run_id, compared.dataset_sha256) != (run.id, run.plan.dataset_sha256):
         raise PlanError(
             "The comparison belongs to another run",
             where=compared.run_id,
             fix="Compare this run, or publish it without a comparison",
         )
-    return dataset
+    if compared.weights_sha256 != checkpoint.weights_sha256:
+        raise PlanError(
+            "The comparison was made with other weights than the run has now",
+            where=compared.run_id,
+            fix="Compare again, then publish",
+        )
 
 
 def _published_base(base: BaseFolder) -> PublishedBase:
+    has_public_name = base.revision or base.id == STARTER
     return PublishedBase(
-        id=base.id, revision=base.revision, fingerprint=base.fingerprint, licence=base.licence
+        id=base.id if has_public_name else Path(os.path.abspath(base.path)).name,
+        revision=base.revision,
+        fingerprint=base.fingerprint,
+        licence=base.licence,
     )
+
+
+def _without_path(plan: TrainPlan, base: BaseFolder) -> TrainPlan:
+    choice = plan.base.model_copy(update={"id": _published_base(base).id})
+    return plan.model_copy(update={"base": choice})
+
+
+def _comparison_without_path(comparison: Comparison | None, base: BaseFolder) -> Comparison | None:
+    return comparison and comparison.model_copy(update={"base_id": _published_base(base).id})
 
 
 def _published_data(dataset: Dataset) -> PublishedData:

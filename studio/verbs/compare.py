@@ -1,6 +1,6 @@
 """compare: the tuned model against prompting, on the rows nobody trained on."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from studio.screen import progress, say, say_json, say_table
 from studio.verbs.train import planned
 from studio.verbs.upload import Json
 from templates.dataset import read_dataset, read_split, record_test_look
+from templates.errors import RunError
+
+if TYPE_CHECKING:
+    from engine.checkpoints import Checkpoint
 
 COMPARISON = "comparison.json"
 PREDICTIONS = "predictions.jsonl"
@@ -18,9 +22,9 @@ PREDICTIONS = "predictions.jsonl"
 
 def compare(
     run: Annotated[str, typer.Argument(help='Id of a train run, or "latest".')] = "latest",
-    seed: Annotated[int, typer.Option(help="Fixes the demonstrations that are tried.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes the demonstrations that are tried.")] = 0,
     max_new_tokens: Annotated[
-        int, typer.Option(help="Longest answer; 0: a little more than in training.")
+        int, typer.Option(min=0, help="Longest answer; 0: a little more than in training.")
     ] = 0,
     json: Json = False,
 ) -> str:
@@ -37,26 +41,36 @@ def compare(
     plan = planned(train_job)
     folder = home.find("dataset", plan.dataset_id)
     dataset = read_dataset(folder)
+    checkpoint = finished_checkpoint(train_job)  # an unfinished run costs no look
     request = CompareRequest(
-        base_id=plan.base.id, run_id=train_job.id, seed=seed, max_new_tokens=max_new_tokens
+        base_id=plan.base.id,
+        run_id=train_job.id,
+        weights_sha256=checkpoint.weights_sha256,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
     )
-    tuned = load_run(plan, train_job.checkpoints)  # a run without weights costs no look
     job = create_job(home.new("compare"), "compare", request.model_dump(mode="json"))
-    looks = record_test_look(folder, job.id)
+    test = read_split(folder, "test")
+    looks = record_test_look(
+        home.root / "test_looks" / f"{dataset.upload_sha256}.jsonl",
+        {row for example in test for row in example.source_rows},
+        job.id,
+    )
     with progress("Comparing") as tick:
         comparison, predictions = run_comparison(
             request,
             base=load_base(open_planned_base(plan), plan.base.precision),
-            tuned=tuned,
+            tuned=lambda: load_run(plan, train_job.checkpoints),
             dataset=dataset,
             train=read_split(folder, "train"),
             validation=read_split(folder, "validation"),
-            test=read_split(folder, "test"),
+            test=test,
             test_looks=looks,
             progress=lambda stage, done, total: tick(done / max(1, total), stage),
         )
     write_predictions(job.folder / PREDICTIONS, predictions)
     write_comparison(job.folder / COMPARISON, comparison)
+    home.mark_latest("compare", job.id)
     if json:
         say_json({"id": job.id, "comparison": comparison.model_dump(mode="json")})
         return job.id
@@ -64,6 +78,29 @@ def compare(
     say(f"All answers: {job.folder / PREDICTIONS}")
     say(f"Kept as {job.id}. Next: python app.py publish {train_job.id} --to my-model")
     return job.id
+
+
+def finished_checkpoint(job: Job) -> "Checkpoint":
+    """Open the weights of a run that is done; others may still change.
+
+    Args:
+        job: a train job.
+
+    Returns:
+        Its best checkpoint.
+
+    Raises:
+        RunError: the run has not finished.
+    """
+    from engine.checkpoints import best_checkpoint  # noqa: PLC0415
+
+    if job.state() != "finished":
+        raise RunError(
+            f"The run is {job.state()}, and its weights may still change",
+            where=job.id,
+            fix=f"Finish it first: python app.py train --resume {job.id}",
+        )
+    return best_checkpoint(job.checkpoints)
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -24,7 +24,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
 ) -> str:
     """From a messy table of support tickets to a tuned model and a verdict."""
-    say("1/7  upload: 710 support tickets, as messy as real ones")
+    say("1/7  upload: support tickets, as messy as real ones")
     uploaded = upload(_TICKETS)
     say("\n2/7  prepare: clean, check, split")
     prepared = prepare(uploaded, seed=seed, preview=1)

@@ -33,7 +33,8 @@ def plan(
             "learning_rate=1e-3, max_steps=100; repeatable.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Fixes every draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes every draw.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Keep a plan that may not fit.")] = False,
     save: Annotated[
         Path | None, typer.Option(help="Also write the plan here, as .yaml or .json.")
     ] = None,
@@ -64,10 +65,17 @@ def plan(
         revision=revision,
         seed=seed,
     )
+    if estimate.blockers and not force:
+        raise PlanError(
+            estimate.blockers[0].removesuffix("."),
+            where="estimate",
+            fix="Change the plan, or keep it all the same with --force",
+        )
     path = home.new("plan").with_suffix(".yaml")
-    write_atomically(path, write_plan(value))
     if save is not None:
         write_atomically(save, write_plan(value, as_json=save.suffix == ".json"))
+    write_atomically(path, write_plan(value))
+    home.mark_latest("plan", path.stem)
     if json:
         say_json(
             {

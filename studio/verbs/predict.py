@@ -2,6 +2,9 @@
 
 import csv
 import io
+import itertools
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,13 +13,15 @@ import typer
 from engine.jobs import Job
 from studio.home import Home
 from studio.screen import progress, say, say_json
+from studio.verbs.compare import finished_checkpoint
 from studio.verbs.train import planned
 from studio.verbs.upload import Json
-from templates.dataset import read_dataset
+from templates.dataset import read_dataset, read_split
 from templates.errors import DataError
 from templates.files import canonical_json, write_atomically
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
 def predict(
@@ -25,14 +30,21 @@ def predict(
     to: Annotated[Path, typer.Option(help="Where to write; .jsonl or .csv.")] = Path(
         "predictions.jsonl"
     ),
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer of a generating task.")] = 128,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=0, help="Longest answer; 0: as it was measured.")
+    ] = 0,
     json: Json = False,
 ) -> None:
     """Answer every row of a table with a tuned model."""
     from data_prep.mapping import examples_for_prediction  # noqa: PLC0415
     from data_prep.prepare import rewrite_new_rows  # noqa: PLC0415
     from data_prep.table_file import read_table  # noqa: PLC0415
-    from engine.comparing.prompting import Question, answers_to, build_prompts  # noqa: PLC0415
+    from engine.comparing.prompting import (  # noqa: PLC0415
+        Question,
+        answers_to,
+        build_prompts,
+        longest_answer_tokens,
+    )
     from engine.planning.hardware import prepare_process  # noqa: PLC0415
     from engine.runs import load_run  # noqa: PLC0415
 
@@ -41,6 +53,12 @@ def predict(
             f"Predictions cannot be written as {to.suffix or 'that'}",
             where=to.name,
             fix="Name a file that ends in .jsonl or .csv",
+        )
+    if not to.absolute().parent.is_dir():
+        raise DataError(
+            "There is no folder to write the answers to",
+            where=str(to.parent),
+            fix="Make the folder, or name another file",
         )
     prepare_process()
     home = Home()
@@ -52,19 +70,22 @@ def predict(
     examples = rewrite_new_rows(
         dataset_folder, examples_for_prediction(rows, dataset.template, dataset.columns)
     )
+    finished_checkpoint(job)
     model = load_run(plan, job.checkpoints)
+    train_rows = read_split(dataset_folder, "train")
     question = Question(
         template=dataset.template,
         labels=dataset.labels if dataset.template.has_labels else (),
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=max_new_tokens or longest_answer_tokens(model, train_rows, dataset.template),
     )
     with progress("Predicting") as tick:
         prompts = build_prompts(model, examples, question)
         answers = answers_to(
             model, prompts, question, progress=lambda done, total: tick(done / total, "")
         )
+    number, prediction = (_free_name(name, rows[0].cells) for name in ("row", "prediction"))
     results = [
-        {"row": row.number, **dict(row.cells), "prediction": answer}
+        {number: row.number, **row.cells, prediction: answer}
         for row, answer in zip(rows, answers, strict=True)
     ]
     write_atomically(to, _as_csv(results) if to.suffix == ".csv" else _as_jsonl(results))
@@ -83,12 +104,20 @@ def _as_jsonl(results: list[dict[str, Any]]) -> str:
 def _as_csv(results: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(results[0])
+    writer.writerow([_no_formula(name) for name in results[0]])
     for result in results:
         writer.writerow([_no_formula(str(cell)) for cell in result.values()])
     return text.getvalue()
 
 
 def _no_formula(cell: str) -> str:
-    """Keep a spreadsheet from running what a cell says."""
-    return f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    """Keep a spreadsheet from running what a cell says; a number stays a number."""
+    if not cell.startswith(_FORMULA_STARTS) or _NUMBER.fullmatch(cell):
+        return cell
+    return f"'{cell}"
+
+
+def _free_name(name: str, taken: Collection[str]) -> str:
+    """Name a new column without covering one of the person's."""
+    names = (name if number == 1 else f"{name} ({number})" for number in itertools.count(1))
+    return next(found for found in names if found not in taken)

@@ -42,7 +42,7 @@ def prepare(
     ] = None,
     separator: Annotated[str | None, typer.Option(help="Ends every prompt; \\n is read.")] = None,
     stop: Annotated[str | None, typer.Option(help="Ends every answer; \\n is read.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides every random choice.")] = 0,
     recipe: Annotated[
         Path | None, typer.Option(help="Replay this recipe.json instead of the options.")
     ] = None,
@@ -50,7 +50,9 @@ def prepare(
     export: Annotated[
         Path | None, typer.Option(help="Also write prompt/completion and messages JSONL here.")
     ] = None,
-    preview: Annotated[int, typer.Option(help="Examples to show as the model reads them.")] = 2,
+    preview: Annotated[
+        int, typer.Option(min=0, help="Examples to show as the model reads them.")
+    ] = 2,
     json: Json = False,
 ) -> str:
     """Turn an upload into examples in three splits."""
@@ -73,6 +75,7 @@ def prepare(
     reader = load_reader(locate_base(base))
     with progress("Preparing") as tick:
         dataset = run(folder, chosen, home.place("dataset"), tokenise=reader.encode, progress=tick)
+    home.mark_latest("dataset", dataset.id)
     dataset_folder = home.place("dataset") / dataset.id
     if export is not None:
         _export(dataset, dataset_folder, export)
@@ -88,7 +91,7 @@ def prepare(
 def _read(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         raise DataError(
             "The recipe cannot be read", where=path.name, fix="Give a recipe.json from a dataset"
         ) from None
@@ -163,7 +166,10 @@ def _choose_steps(
                 where="--option",
                 fix=f"Write STEP.NAME=VALUE with a step of this recipe: {', '.join(steps)}",
             )
-        steps[name]["options"][field] = yaml.safe_load(value)
+        try:
+            steps[name]["options"][field] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            steps[name]["options"][field] = value  # the step will say what is wrong with it
 
 
 def _show(dataset: Dataset) -> None:

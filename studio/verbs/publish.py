@@ -10,7 +10,7 @@ from engine.jobs import Job
 from engine.publishing.publication import Form
 from studio.home import Home
 from studio.screen import progress, say, say_json, say_table
-from studio.verbs.compare import COMPARISON
+from studio.verbs.compare import COMPARISON, finished_checkpoint
 from studio.verbs.train import planned
 from studio.verbs.upload import Json
 
@@ -32,6 +32,7 @@ def publish(
     home = Home()
     job = Job(home.find("train", run))
     plan = planned(job)
+    finished_checkpoint(job)
     with progress("Publishing"):
         finished = FinishedRun(
             plan,
@@ -61,6 +62,9 @@ def newest_comparison(home: Home, run_id: str) -> Comparison | None:
         The comparison, or None.
     """
     for folder in reversed(home.all("compare")):
-        if Job(folder).request("compare")["run_id"] == run_id and (folder / COMPARISON).is_file():
-            return read_comparison(folder / COMPARISON)
+        if not (folder / COMPARISON).is_file():
+            continue  # never finished
+        comparison = read_comparison(folder / COMPARISON)
+        if comparison.run_id == run_id:
+            return comparison
     return None

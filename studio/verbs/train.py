@@ -11,7 +11,7 @@ from engine.events import Evaluated, Event, Failed, Finished, Started, Stepped
 from engine.jobs import Attempt, Job, create_job
 from engine.plan import TrainPlan, read_plan
 from studio.home import Home
-from studio.screen import Tick, progress, say, say_json
+from studio.screen import Tick, out_of_memory, progress, say, say_json
 from studio.verbs.upload import Json
 from templates.errors import PlanError, RunError, StudioError
 from templates.values import parse
@@ -35,6 +35,7 @@ def train(
     else:
         job = Job(home.find("train", resume))
         value = planned(job)
+    home.mark_latest("train", job.id)
     say_quietly = not json
     if say_quietly:
         say(f"Run {job.id}")
@@ -83,10 +84,16 @@ def run(home: Home, job: Job, plan: TrainPlan, *, show: bool) -> Event:
         StudioError: the run could not begin or go on; also written as Failed.
     """
     from engine.planning.hardware import prepare_process  # noqa: PLC0415
+
+    prepare_process()
+    with job.lock():
+        return _attempt(home, job, plan, show)
+
+
+def _attempt(home: Home, job: Job, plan: TrainPlan, show: bool) -> Event:
     from engine.runs import assemble  # noqa: PLC0415
     from engine.trainer import train as training_events  # noqa: PLC0415
 
-    prepare_process()
     attempt = job.start_attempt()
     stop = _StopRequest()
     last: Event = Failed("The run never began", "Run it again")
@@ -98,7 +105,12 @@ def run(home: Home, job: Job, plan: TrainPlan, *, show: bool) -> Event:
                 attempt.write(last)
                 bar.show(last)
     except StudioError as error:
-        _write_failure(attempt, error)
+        _write_failure(attempt, error.what, error.fix)
+        raise
+    except Exception as error:
+        foreseen = out_of_memory(error)
+        what = foreseen.what if foreseen else f"An unforeseen {type(error).__name__}"
+        _write_failure(attempt, what, foreseen.fix if foreseen else "Report it")
         raise
     return last
 
@@ -145,8 +157,8 @@ class _Bar:
             self._tick(event.step / self._total_steps, words + self._validation)
 
 
-def _write_failure(attempt: Attempt, error: StudioError) -> None:
+def _write_failure(attempt: Attempt, what: str, fix: str) -> None:
     try:
-        attempt.write(Failed(error.what, error.fix))
+        attempt.write(Failed(what, fix))
     except StudioError:
         return  # the disk that refused the checkpoint may refuse the event too

@@ -29,6 +29,7 @@ def upload(
     folder = Home().new("upload")
     with progress("Reading"):
         value = read_upload(file, folder, name=name, delimiter=separator, encoding=encoding)
+    Home().mark_latest("upload", value.id)
     if json:
         say_json(value.model_dump(mode="json"))
         return value.id

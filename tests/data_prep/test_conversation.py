@@ -26,7 +26,14 @@ def test_both_layouts() -> None:
         ('{"a": 1}', "no turns"),
         ("[1]", "not an object"),
         ('[{"content": "x"}]', "a turn has no role"),
+        ("[" * 100_000, "is not JSON"),
+        ("[" * 30 + "]" * 30, "is not JSON"),
+        (messages(("user", "\ud800"), ("assistant", "x")), "is not JSON"),
+        (messages(("user", float("nan")), ("assistant", "x")), "is not JSON"),
+        ('[{"role": "user", "role": "system", "content": "x"}]', "is not JSON"),
+        ("[] []", "is not JSON"),
         (messages(("tool", "x")), "the role 'tool' is unknown"),
+        (messages(("+1 202 555 0178", "x")), "a role is unknown"),
         (messages(("user", None)), "a turn has no text"),
         (messages(("system", "a"), ("system", "b"), ("user", "c")), "two system turns"),
         (messages(("user", "a"), ("system", "b")), "system turn is not first"),
@@ -40,6 +47,10 @@ def test_both_layouts() -> None:
 def test_refused(cell: str, reason: str) -> None:
     with pytest.raises(NoConversation, match=reason):
         read_turns(cell)
+
+
+def test_whole_characters_written_as_escapes_are_read() -> None:
+    assert read_turns(" " + messages(("user", "😀"), ("assistant", "é")) + "\n")[0].content == "😀"
 
 
 def test_an_open_question_is_fine_for_prediction() -> None:

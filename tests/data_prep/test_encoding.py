@@ -48,6 +48,14 @@ def test_a_chosen_utf8_drops_the_mark() -> None:
     assert decode("é".encode("utf-8-sig"), name="a.csv", encoding="UTF8").text == "é"
 
 
+@pytest.mark.parametrize(
+    ("data", "encoding"), [(b"a\n+2AA-", "utf-7"), (b"a\n\\ud800", "unicode_escape")]
+)
+def test_half_a_character_is_refused(data: bytes, encoding: str) -> None:
+    with pytest.raises(DataError, match=r"half of a character.*a\.csv, line 2.*another encoding"):
+        decode(data, name="a.csv", encoding=encoding)
+
+
 def test_one_damaged_line_does_not_change_the_encoding() -> None:
     with pytest.raises(DataError, match=r"2 line\(s\).*line 2, 5"):
         decode(b"\xc3\xa9\n\xff\n\xc3\xa9\n\xc3\xa8\nx\xe9y\n", name="a.csv")

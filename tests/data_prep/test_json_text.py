@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.json_text import ends_here, load_value, skip_space
+from data_prep.json_text import ends_here, load_cell, load_value, skip_space, without_escapes
 from templates.errors import DataError
 from templates.files import canonical_json
 
@@ -60,3 +60,14 @@ def test_half_characters(text: str, fine: bool) -> None:
 def test_space() -> None:
     assert skip_space(" \n\tx", 0) == 3
     assert skip_space("  ", 0) == 2
+
+
+def test_a_cell_is_one_value() -> None:
+    assert load_cell(' ["a"]\n') == ["a"]
+    for cell in ("", "[1] 2", "[" * 100_000, '"\\ud800"', "NaN"):
+        with pytest.raises(DataError):
+            load_cell(cell)
+
+
+def test_escapes_become_characters() -> None:
+    assert without_escapes(r'"\n\u0040\"\\n\ud83d' + "\\") == '"\n@"\\n\ufffd\\'

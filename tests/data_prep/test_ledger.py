@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from data_prep.ledger import Ledger, show
+from data_prep.ledger import Ledger, show, show_samples
 from templates.dataset import Change
 from templates.example import Example
 
@@ -17,7 +17,22 @@ def test_report() -> None:
     assert report.rows == (1, 2, 3)
     assert report.counts == {"too long": 1}
     assert report.samples[0] == Change(row=3, before="b", after="B")
-    assert report.samples[1].before == "z" * 300 and report.samples[1].after is None
+    assert report.samples[1].before == "z" * 999 and report.samples[1].after is None
+    assert show_samples(report, str).samples[1].before == "z" * 300
+
+
+def test_samples_are_rewritten_whole_and_part_by_part_before_they_are_cut() -> None:
+    ledger = Ledger("step")
+    ledger.dropped((1,), "x" * 298 + "secret | secret", "too long")
+    seen: list[str] = []
+
+    def rewrite(text: str) -> str:
+        seen.append(text)
+        return text.replace("secret", "?")
+
+    (sample,) = show_samples(ledger.report(1, 0), rewrite).samples
+    assert sample.before == "x" * 298 + "? " and len(sample.before) == 300
+    assert seen == ["x" * 298 + "secret | secret", "x" * 298 + "?", "?"]
 
 
 def test_show_and_sample_limit() -> None:

@@ -38,13 +38,17 @@ def test_labels() -> None:
         ("[1, 2]", ("[1, 2]",)),
         ("[]", ("",)),
         ("", ("",)),
-        ("[" * 5000, ("[" * 5000,)),
+        ("[" * 100_000, ("[" * 100_000,)),
+        ('["\\ud83d\\ude00"]', ("😀",)),
+        ('["\\ud800"]', ('["\\ud800"]',)),
+        ('["a"] b', ('["a"] b',)),
     ],
 )
 def test_references(cell: str, references: tuple[str, ...]) -> None:
     mapping = ColumnMapping(fields={"input": "a"}, references="b")
     (example,), _ = map_rows(rows({"a": "x", "b": cell}), TEMPLATES["generation"], mapping)
     assert example.references == references
+    assert example.to_json().encode(), "no half of a character"
 
 
 def test_an_empty_optional_slot_is_no_field() -> None:

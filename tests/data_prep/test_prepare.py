@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from data_prep.mapping import ColumnMapping
 from data_prep.prepare import clean_upload, prepare, rewrite_new_rows
-from data_prep.recipe import PrepRecipe, Step, complete, propose_recipe
+from data_prep.recipe import PrepRecipe, Step, complete, default_recipe, propose_recipe
 from data_prep.splits import input_key
 from data_prep.upload import load_upload, read_upload
-from templates.dataset import SPLITS, read_dataset, read_split, record_test_look
+from templates.dataset import SPLITS, read_dataset, read_split
 from templates.errors import DataError, RunError
 from templates.example import Example
 from templates.library import TEMPLATES
@@ -77,7 +77,7 @@ def test_augmented_copies_never_repeat_a_held_out_input(
     assert report.rows_out == dataset.splits["train"].rows
 
 
-def test_a_replay_gives_the_same_bytes_and_keeps_the_looks(
+def test_a_replay_gives_the_same_bytes(
     make_upload: Callable[..., Path],
     labelled_csv: str,
     tmp_path: Path,
@@ -86,10 +86,8 @@ def test_a_replay_gives_the_same_bytes_and_keeps_the_looks(
     recipe = noisy(propose_recipe(load_upload(up)))
     first = prepare(up, recipe, tmp_path / "ds")
     before = contents(tmp_path / "ds" / first.id)
-    record_test_look(tmp_path / "ds" / first.id, "cmp-1")
     assert prepare(up, recipe, tmp_path / "ds") == first
-    after = contents(tmp_path / "ds" / first.id)
-    assert after.pop("test_looks.jsonl") and after == before
+    assert contents(tmp_path / "ds" / first.id) == before
     prepare(up, recipe, tmp_path / "elsewhere")
     assert contents(tmp_path / "elsewhere" / first.id) == before
 
@@ -103,12 +101,10 @@ def test_a_new_name_or_a_damaged_file_is_put_right(
     recipe = propose_recipe(load_upload(up))
     first = prepare(up, recipe, tmp_path / "ds", name="One")
     folder = tmp_path / "ds" / first.id
-    record_test_look(folder, "cmp-1")
     (folder / "train.jsonl").write_text("damaged")
     second = prepare(up, recipe, tmp_path / "ds", name="Two")
     assert (second.id, second.name, second.sha256) == (first.id, "Two", first.sha256)
     assert read_dataset(folder) == second
-    assert (folder / "test_looks.jsonl").is_file()
     assert [path.name for path in (tmp_path / "ds").iterdir()] == [first.id]
 
 
@@ -188,6 +184,83 @@ def test_a_full_disk_leaves_nothing(
     with pytest.raises(RunError, match="The disk is full: the dataset"):
         prepare(up, propose_recipe(load_upload(up)), tmp_path / "ds")
     assert not list((tmp_path / "ds").iterdir())
+
+
+_SECRETS = ("ana@example.org", "(202) 555-0143", "4111 1111 1111 1111")
+
+
+def _rows_with(secret: str) -> list[list[str]]:
+    """Rows that are trimmed, repeated, dropped for their label or length, and cut in a sample."""
+    cut = "x " * 145 + secret
+    texts = [f"  trimmed {secret} ", f"twice {secret}", f"twice {secret}", cut + " y" * 4_000]
+    return [[text, "b"] for text in texts] + [[f"no label {secret}", ""]]
+
+
+@pytest.mark.parametrize("secret", _SECRETS)
+def test_no_report_keeps_personal_data(
+    secret: str, make_upload: Callable[..., Path], tmp_path: Path
+) -> None:
+    rows = [[f"text {number}", "ab"[number % 2]] for number in range(20)] + _rows_with(secret)
+    up = make_upload(
+        "\n".join(json.dumps(dict(zip("xy", row, strict=True))) for row in rows), "a.jsonl"
+    )
+    mapping = ColumnMapping(fields={"text": "x"}, label="y")
+    recipe = default_recipe(TEMPLATES["classification"], mapping)
+    reports = clean_upload(up, recipe).reports
+    by_step = {report.step: report for report in reports}
+    for step in ("empty", "trim", "exact_duplicates", "mask_personal_data", "length"):
+        assert by_step[step].samples, step
+    dataset = prepare(up, noisy(recipe), tmp_path / "ds")
+    assert dataset.reports[: len(reports)] == reports
+    kept = b"".join(contents(tmp_path / "ds" / dataset.id).values()).decode()
+    for text in (kept, repr(reports)):
+        assert secret not in text and secret[:9] not in text
+    plain = clean_upload(up, recipe.model_copy(update={"steps": recipe.steps[:3]}))
+    assert secret in repr(plain.reports), "without the step nothing is masked"
+
+
+@pytest.mark.parametrize("secret", _SECRETS)
+def test_no_dropped_conversation_keeps_personal_data(
+    secret: str, make_upload: Callable[..., Path], tmp_path: Path
+) -> None:
+    def talk(asked: str, answer: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+
+    cells = [json.dumps(talk(f"q{number}", f"a{number}")) for number in range(20)]
+    cells += [json.dumps(talk(f"hello\n{secret}", "")), f'[{{"role": "{secret}", "content": "x"}}]']
+    up = make_upload("\n".join(json.dumps({"m": cell}) for cell in cells), "a.jsonl")
+    recipe = default_recipe(TEMPLATES["chat"], ColumnMapping(turns="m"))
+    dataset = prepare(up, recipe, tmp_path / "ds")
+    assert len(dataset.reports[0].samples) == 2
+    assert dataset.reports[0].counts == {"an assistant turn is empty": 1, "a role is unknown": 1}
+    assert secret not in (tmp_path / "ds" / dataset.id / "dataset.json").read_text()
+
+
+def test_hostile_json_in_a_cell_drops_the_row(
+    make_upload: Callable[..., Path], tmp_path: Path
+) -> None:
+    good = [
+        f'[{{"role":"user","content":"q{n}"}},{{"role":"assistant","content":"a"}}]'
+        for n in range(20)
+    ]
+    bad = ["[" * 100_000, good[0].replace("q0", "\\ud800")]
+    lines = ['"' + cell.replace('"', '""') + '"' for cell in (*good, *bad)]
+    up = make_upload("m\n" + "\n".join(lines) + "\n")
+    recipe = default_recipe(TEMPLATES["chat"], ColumnMapping(turns="m"))
+    report = prepare(up, recipe, tmp_path / "ds").reports[0]
+    assert (report.rows, report.counts) == ((21, 22), {"the conversation is not JSON": 2})
+
+
+def test_labels_stay_the_texts_they_are(make_upload: Callable[..., Path], tmp_path: Path) -> None:
+    labels = ("01", "1", "1.0", "10")
+    rows = [f"text {number},{labels[number % 4]}" for number in range(40)]
+    up = make_upload("text,label\n" + "\n".join(rows) + "\n")
+    dataset = prepare(up, propose_recipe(load_upload(up)), tmp_path / "ds")
+    assert dataset.labels == labels
+    found = [ex for split in SPLITS for ex in read_split(tmp_path / "ds" / dataset.id, split)]
+    for example in found:
+        assert example.label == labels[(example.source_rows[0] - 1) % 4]
+    assert len(found) == 40 and len(dataset.warnings) == 1, "few rows, and no clash of labels"
 
 
 @settings(max_examples=8)

@@ -1,6 +1,9 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from data_prep.mapping import ColumnMapping
 from data_prep.recipe import (
@@ -14,6 +17,7 @@ from data_prep.recipe import (
     propose_recipe,
 )
 from data_prep.upload import load_upload
+from templates.errors import DataError
 from templates.library import TEMPLATES
 
 MAPPING = ColumnMapping(fields={"text": "text"}, label="label")
@@ -47,3 +51,9 @@ def test_a_recipe_for_what_the_table_seems_to_be(
     recipe = propose_recipe(load_upload(make_upload(labelled_csv)), seed=3)
     assert recipe.template.task == "classification"
     assert (recipe.mapping, recipe.seed) == (MAPPING, 3)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, None, [1]], ids=repr)
+def test_a_seed_that_cannot_be_is_named(seed: Any) -> None:
+    with pytest.raises(DataError, match=r"^seed: .*but it is .*\(recipe\)\. Correct seed"):
+        default_recipe(TEMPLATES["classification"], MAPPING, seed=seed)

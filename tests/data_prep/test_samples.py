@@ -147,6 +147,21 @@ def test_tickets_near_duplicates_do_not_cross_splits(tickets: Sample, tmp_path: 
         assert labels == set(dataset.labels)
 
 
+def test_tickets_no_personal_data_is_kept(tickets: Sample, tmp_path: Path) -> None:
+    recipe = propose_recipe(read_upload(SAMPLES / "tickets.csv", tmp_path / "up"))
+    values = [
+        value
+        for kind in ("emails", "phones", "cards")
+        for entry in tickets.truth[kind]
+        for value in entry["values"]
+    ]
+    for chosen in (recipe, tickets.recipe):
+        folder = tmp_path / "ds" / prepare(tmp_path / "up", chosen, tmp_path / "ds").id
+        kept = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir())
+        assert values and not [value for value in values if value in kept]
+    assert not [value for value in values if value in repr(tickets.cleaned)]
+
+
 def test_restaurants(restaurants: Sample) -> None:
     assert restaurants.recipe.template.task == "generation"
     assert restaurants.recipe.mapping.columns() == {"input": "facts", "references": "sentence"}

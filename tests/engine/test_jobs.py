@@ -68,3 +68,45 @@ def test_events_carry_their_time(tmp_path: Path) -> None:
     attempt.write(stepped(1))
     line = json.loads(attempt.path.read_text())
     assert line["event"] == "Stepped" and line["at"] > 1_600_000_000
+
+
+def test_killed_before_its_first_event_a_run_can_begin_again(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    job.start_attempt()  # nothing is written
+    again = job.start_attempt()
+    assert again.path.parent.name == "2"
+    again.write(started(1))
+    assert job.state() == "unfinished"
+
+
+def test_a_resume_that_fails_at_once_does_not_erase_the_story(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    first = job.start_attempt()
+    for event in (started(1), stepped(1), Saved(1, "step-1", True)):
+        first.write(event)
+    job.start_attempt().write(Failed("The base model's files changed", "Plan again"))
+    assert stepped(1) in job.events() and job.state() == "failed"
+    first.write(Finished(1, 1, 0.5, "all steps taken", 1.0, 1))
+    assert job.state() == "finished"
+
+
+def test_two_processes_cannot_train_the_same_run(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    with job.lock():
+        with pytest.raises(RunError, match=r"Another process is training.*train-1.*Wait until"):
+            with Job(tmp_path / "train-1").lock():
+                pass
+    with job.lock():
+        pass
+
+
+def test_a_folder_without_a_request_is_never_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("engine.jobs.write_atomically", full)
+    with pytest.raises(RunError, match="disk is full"):
+        create_job(tmp_path / "train-1", "train", {})
+    assert not list(tmp_path.glob("train-*"))

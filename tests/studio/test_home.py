@@ -43,3 +43,13 @@ def test_anything_else_is_refused_with_the_known_ids(tmp_path: Path, reference: 
 def test_new_ids_are_of_their_kind_and_do_not_exist(tmp_path: Path) -> None:
     path = Home(tmp_path).new("upload")
     assert path.name.startswith("up-") and not path.exists() and path.parent.is_dir()
+
+
+def test_the_latest_is_what_a_verb_named_last(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    old = make(home, "dataset", "ds-old", 1)
+    make(home, "dataset", "ds-new", 2)
+    home.mark_latest("dataset", "ds-old")
+    assert home.find("dataset", "latest") == old
+    home.mark_latest("dataset", "ds-gone")
+    assert home.find("dataset", "latest").name == "ds-new"

@@ -51,7 +51,7 @@ def test_tuning_beats_the_best_prompt_with_a_clear_interval(home: Path) -> None:
     run_json("prepare")
     comparison = compared()
     verdict = comparison.primary.verdict
-    assert verdict.outcome == "better"
+    assert comparison.outcome == "better" == verdict.outcome
     assert verdict.interval.low > 0 and verdict.p_value < 0.01
     assert 65 <= comparison.arm("classical").value("accuracy") <= 90
     assert comparison.test_looks == 1
@@ -76,7 +76,7 @@ def test_the_sample_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:
 
 def test_the_base_against_itself_is_never_better(home: Path) -> None:
     comparison = compared("learning_rate=1e-9", "max_steps=1")
-    assert comparison.primary.verdict.outcome != "better"
+    assert comparison.outcome != "better"
 
 
 def test_a_model_trained_on_shuffled_labels_is_never_better(tmp_path: Path, home: Path) -> None:
@@ -94,4 +94,4 @@ def test_a_model_trained_on_shuffled_labels_is_never_better(tmp_path: Path, home
     run_json("upload", tmp_path / "shuffled.csv")
     run_json("prepare", "--split", "split")
     comparison = compared("epochs=3")
-    assert comparison.primary.verdict.outcome != "better", comparison.primary
+    assert comparison.outcome != "better", comparison.primary

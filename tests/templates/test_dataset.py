@@ -78,9 +78,10 @@ def test_an_unknown_key_in_the_manifest_is_named(tmp_path: Path) -> None:
         read_dataset(tmp_path / "ds-1")
 
 
-def test_looks_at_the_test_split_are_counted(tmp_path: Path) -> None:
-    write(tmp_path / "ds-1")
-    assert count_test_looks(tmp_path / "ds-1") == 0
-    assert record_test_look(tmp_path / "ds-1", "compare-1") == 1
-    assert record_test_look(tmp_path / "ds-1", "compare-2") == 2
-    assert read_dataset(tmp_path / "ds-1").id == "ds-1"
+def test_looks_at_test_rows_are_counted_across_datasets(tmp_path: Path) -> None:
+    ledger = tmp_path / "test_looks" / "abc.jsonl"
+    assert count_test_looks(ledger, {1, 2}) == 0
+    assert record_test_look(ledger, {1, 2}, "compare-1") == 1
+    assert record_test_look(ledger, {2, 3}, "compare-2") == 2, "a row in common counts"
+    assert record_test_look(ledger, {9}, "compare-3") == 1
+    assert count_test_looks(ledger, {3, 9}) == 2

@@ -86,8 +86,8 @@ def test_the_opponent_is_chosen_on_validation_rows(base):
 @pytest.mark.parametrize("template", [SHORT, TEMPLATE.model_copy(update={"instruction": ""})])
 def test_the_base_against_itself_cannot_tell(base, template):
     value, predictions = run(base, base, template)
-    pairing = value.before_tuning
-    assert pairing.reference == ("untuned" if template.instruction else "zero_shot")
+    itself = "untuned" if template.instruction else "zero_shot"
+    (pairing,) = [pairing for pairing in value.pairings if pairing.reference == itself]
     assert pairing.verdict.outcome == "cannot tell"
     assert pairing.verdict.difference == 0 and pairing.verdict.p_value == 1
     assert all(row.outputs["tuned"] == row.outputs[pairing.reference] for row in predictions)

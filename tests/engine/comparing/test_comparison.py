@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from engine.comparing.comparison import (
@@ -20,6 +21,8 @@ from engine.comparing.comparison import (
     write_comparison,
     write_predictions,
 )
+from engine.comparing.metrics import score
+from engine.comparing.statistics import verdict
 from templates.errors import RunError
 
 
@@ -57,7 +60,7 @@ def comparison(outcome: str = "better", more: int | None = None, **changes) -> C
 
 def test_a_win_in_plain_words():
     assert sentence(comparison()) == (
-        "The tuned model is better than the best prompt (with examples): 71.2 % against 38.5 % "
+        "The tuned model is better than the best prompt with examples: 71.2 % against 38.5 % "
         "correct, difference +32.7 points (95 % interval 24.1 to 41.0, McNemar p < 0.001, "
         "1,156 test rows)."
     )
@@ -136,3 +139,59 @@ def test_reading_a_comparison_needs_no_torch():
     heavy = "'torch' in sys.modules or 'scipy' in sys.modules"
     code = f"import sys, engine.comparing.comparison; sys.exit({heavy})"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def judged(name: str, tuned, other, *, primary: bool) -> Pairing:
+    truth = [("right",)] * len(tuned)
+
+    def result(rights):
+        answers = ["right" if right else "wrong" for right in rights]
+        return score("exact_match", answers, truth)
+
+    return Pairing(
+        candidate="tuned", reference=name, metric="exact_match", primary=primary,
+        verdict=verdict(result(tuned), result(other), seed=0, num_draws=500),
+    )  # fmt: skip
+
+
+def test_choosing_the_luckiest_of_many_prompts_does_not_make_tuning_look_better():
+    """Tuned is as good as zero-shot; the opponent is the best of 40 weaker prompts by luck."""
+    generator = np.random.default_rng(7)
+    false_alarms, primary_alarms = 0, 0
+    for _ in range(200):
+        quality = generator.normal(0.55, 0.05, 40)
+        on_validation = generator.binomial(100, quality) / 100
+        best = int(on_validation.argmax())
+        zero_shot_score = generator.binomial(100, 0.65) / 100
+        rows = 1000
+        tuned, zero_shot = generator.random((2, rows)) < 0.65
+        few_shot = generator.random(rows) < quality[best]
+        few_is_opponent = on_validation[best] > zero_shot_score
+        value = comparison(
+            pairings=(
+                judged("zero_shot", tuned, zero_shot, primary=not few_is_opponent),
+                judged("few_shot", tuned, few_shot, primary=few_is_opponent),
+            )
+        )
+        false_alarms += value.outcome == "better"
+        primary_alarms += value.primary.verdict.outcome == "better"
+    assert false_alarms <= 0.05 * 200
+    assert primary_alarms > false_alarms, "the simulation must contain what the rule guards against"
+
+
+def test_a_win_over_the_opponent_alone_is_not_enough():
+    won = comparison().primary.verdict
+    lost = won.model_copy(update={"outcome": "cannot tell", "difference": 1.0})
+    value = comparison(
+        arms=(arm("few_shot", 38.5), arm("zero_shot", 70.2), arm("tuned", 71.2)),
+        pairings=(
+            Pairing(candidate="tuned", reference="zero_shot", metric="accuracy", primary=False,
+                    verdict=lost),
+            Pairing(candidate="tuned", reference="few_shot", metric="accuracy", primary=True,
+                    verdict=won),
+        ),
+    )  # fmt: skip
+    assert value.outcome == "cannot tell"
+    text = sentence(value)
+    assert text.startswith("It cannot be told whether tuning helped")
+    assert "cannot tell the tuned model from the prompt without examples" in text

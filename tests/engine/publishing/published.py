@@ -9,7 +9,7 @@ from engine.comparing.comparison import Arm, Comparison, Interval, Pairing, Scor
 from engine.method import trainable
 from engine.methods import get_method
 from engine.plan import BaseChoice, MethodChoice, TrainPlan
-from engine.publishing.publication import RunRecord, read_record
+from engine.publishing.publication import RECORD, RunRecord
 from engine.publishing.publish import FinishedRun, publish
 from engine.runs import open_planned_base, tuned_model
 from templates.dataset import MANIFEST, SPLITS, Dataset, SplitFile
@@ -46,9 +46,13 @@ def finished_run(
     chat: bool = False,
     compared: bool = False,
     name: str = "tickets",
+    spread: float = 0.05,
     **options: object,
 ) -> FinishedRun:
-    """A run in `folder/run-1` on the base `folder/base` and the data `folder/data`."""
+    """A run in `folder/run-1` on the base `folder/base` and the data `folder/data`.
+
+    `spread` is how far its weights lie from their start.
+    """
     base = save_tiny(folder / "base", architecture, chat=chat)
     dataset = small_dataset(folder / "data", name=name)
     plan = TrainPlan(
@@ -61,22 +65,26 @@ def finished_run(
     tuned = tuned_model(plan, open_planned_base(plan))
     draw = torch.Generator().manual_seed(1)
     learned = {
-        key: value.detach() + 0.05 * torch.randn(value.shape, generator=draw)
+        key: value.detach() + spread * torch.randn(value.shape, generator=draw)
         for key, value in trainable(tuned.model).items()
     }
     checkpoints = folder / "run-1" / "checkpoints"
-    save_checkpoint(checkpoints, TrainerState(step=1), learned, {})
-    comparison = small_comparison(plan) if compared else None
+    saved = save_checkpoint(checkpoints, TrainerState(step=1), learned, {})
+    comparison = small_comparison(plan, saved.weights_sha256) if compared else None
     return FinishedRun(plan, checkpoints, folder / "data", comparison)
 
 
 def small_record(folder: Path, method: str = "lora", **changes: object) -> RunRecord:
     """The record of a published run, with changes."""
     publish(finished_run(folder, method), folder / "out")
-    return read_record(folder / "out").model_copy(update=changes)
+    return record_in(folder / "out").model_copy(update=changes)
 
 
-def small_comparison(plan: TrainPlan) -> Comparison:
+def record_in(folder: Path) -> RunRecord:
+    return RunRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
+
+
+def small_comparison(plan: TrainPlan, weights_sha256: str = "") -> Comparison:
     def scores(accuracy: float) -> tuple[Score, ...]:
         around = Interval(low=accuracy - 5, high=accuracy + 5)
         f1 = Score(metric="macro_f1", title="macro-F1", value=accuracy - 1, interval=around)
@@ -101,6 +109,7 @@ def small_comparison(plan: TrainPlan) -> Comparison:
     )
     return Comparison(
         dataset_id=plan.dataset_id, dataset_sha256=plan.dataset_sha256, base_id=plan.base.id,
-        run_id="run-1", task="classification", metric="accuracy", num_rows=160,
-        arms=(prompt, tuned), pairings=(pairing,), test_looks=2, seed=0, seconds=1.0,
+        run_id="run-1", weights_sha256=weights_sha256, task="classification",
+        metric="accuracy", num_rows=160, arms=(prompt, tuned), pairings=(pairing,),
+        test_looks=2, seed=0, seconds=1.0,
     )  # fmt: skip

@@ -83,7 +83,7 @@ def test_the_comparison_is_told_in_full(record: RunRecord) -> None:
     assert "| Tuned | 81.2 (76.2 to 86.2) | 80.2 (76.2 to 86.2) |" in text
     assert r"| Zero-shot \| prompt | 50.0 (45.0 to 55.0) | not measured |" in text
     assert "accuracy (95 % interval) | macro-F1 (95 % interval)" in text
-    assert "**The tuned model is better than the best prompt (a task description" in text
+    assert "**The tuned model is better than the prompt without examples" in text
     assert "160 test rows" in text and "scored 2 times" in text
     assert "Not compared yet" not in text
 

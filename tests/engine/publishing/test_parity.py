@@ -6,7 +6,13 @@ import torch
 
 from engine.encode import Encoded
 from engine.plan import Limits
-from engine.publishing.parity import Witness, largest_difference, witness
+from engine.publishing.parity import (
+    Witness,
+    check_rounded,
+    check_same,
+    largest_difference,
+    witness,
+)
 from templates.errors import RunError
 from tests.engine.tiny import TEMPLATE, TICKETS, tiny_model
 
@@ -23,24 +29,30 @@ def test_asks_a_few_real_examples(tmp_path: Path) -> None:
     assert len(found.items) == 8
     num_supervised = sum(item.num_supervised for item in found.items)
     assert found.logits.shape == (num_supervised, model.vocabulary_size)
-    assert largest_difference(found, found, "fp32") == 0
+    assert largest_difference(found, found) == 0
 
 
-def test_rounding_is_allowed_as_far_as_the_precision_explains_it() -> None:
-    assert largest_difference(MEASURED, moved(1e-3), "fp32") == pytest.approx(1e-3, rel=1e-2)
-    assert largest_difference(MEASURED, moved(1.0), "nf4") == 1.0
+def test_what_should_change_nothing_is_held_to_it() -> None:
+    assert check_same(MEASURED, moved(1e-3)) == pytest.approx(1e-3, rel=1e-2)
     with pytest.raises(RunError, match=r"logits differ by 0\.01, rounding explains 0\.002"):
-        largest_difference(MEASURED, moved(1e-2), "fp32")
+        check_same(MEASURED, moved(1e-2))
+
+
+def test_rounding_is_allowed_a_little_or_a_part_of_what_training_did() -> None:
+    assert check_rounded(MEASURED, moved(1.0), effect=0.1) == 1.0
+    assert check_rounded(MEASURED, moved(3.0), effect=13.0) == 3.0
     with pytest.raises(RunError, match="does not compute what was measured"):
-        largest_difference(MEASURED, moved(3.0), "bf16")
+        check_rounded(MEASURED, moved(3.0), effect=3.0)
 
 
 def test_what_is_no_number_is_no_parity() -> None:
     with pytest.raises(RunError, match="logits differ by nan"):
-        largest_difference(MEASURED, moved(float("nan")), "bf16")
+        check_same(MEASURED, moved(float("nan")))
+    with pytest.raises(RunError, match="logits differ by nan"):
+        check_rounded(MEASURED, moved(float("nan")), effect=1.0)
 
 
 def test_a_tokenizer_that_reads_differently() -> None:
     other = replace(MEASURED, items=[Encoded((1, 3), (False, True))])
     with pytest.raises(RunError, match="tokenizer reads the examples differently"):
-        largest_difference(MEASURED, other, "fp32")
+        check_same(MEASURED, other)

@@ -1,23 +1,15 @@
-from pathlib import Path
-
-import pytest
-
-from engine.publishing.publication import RECORD, read_record
-from templates.errors import ModelError
-from templates.files import canonical_json
-from tests.engine.publishing.published import small_record
+from engine.publishing.publication import parity_sentence
 
 
-@pytest.mark.parametrize("content", [None, "{", "[1]"])
-def test_a_folder_without_a_record(tmp_path: Path, content: str | None) -> None:
-    if content:
-        (tmp_path / RECORD).write_text(content)
-    with pytest.raises(ModelError, match=r"studio_run.json\)\. .*"):
-        read_record(tmp_path)
+def test_a_difference_that_is_small_beside_the_training() -> None:
+    assert parity_sentence(0.01, 1.6) == (
+        "The largest difference of a logit from the model in training was 0.01; training itself "
+        "had moved one by 1.6."
+    )
+    assert parity_sentence(0, 0).endswith("had moved one by 0.")
 
 
-def test_a_record_of_a_later_version_names_the_setting(tmp_path: Path) -> None:
-    content = small_record(tmp_path).model_dump(mode="json") | {"colour": 1}
-    (tmp_path / RECORD).write_text(canonical_json(content))
-    with pytest.raises(ModelError, match="no setting called 'colour'"):
-        read_record(tmp_path)
+def test_rounding_as_large_as_the_training_is_admitted() -> None:
+    text = parity_sentence(0.02, 0.05)
+    assert "was 0.02;" in text and "moved one by 0.05. Rounding the weights changed" in text
+    assert text.endswith("the measured scores may not hold for these files.")

@@ -2,6 +2,7 @@ import json
 import resource
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,11 @@ import engine.publishing.publish
 from engine.language_model import LanguageModel
 from engine.method import load_trained
 from engine.methods import all_methods, get_method
-from engine.publishing.publication import read_record
 from engine.publishing.publish import FinishedRun, forms_of, publish
 from engine.runs import load_run
 from templates.errors import PlanError, RunError
 from templates.files import sha256_of_file
-from tests.engine.publishing.published import finished_run, small_dataset
+from tests.engine.publishing.published import finished_run, record_in, small_dataset
 from tests.engine.tiny import ARCHITECTURES, TICKETS
 
 ADAPTER_FILES = [
@@ -128,7 +128,7 @@ def test_the_adapter_has_exactly_these_keys_and_tensors(tmp_path: Path) -> None:
     publish(run, tmp_path / "out")
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert config == {
-        "base_model_name_or_path": run.plan.base.id,
+        "base_model_name_or_path": "./base",
         "bias": "none",
         "fan_in_fan_out": True,
         "inference_mode": True,
@@ -184,13 +184,13 @@ def test_the_zip_holds_the_folder_and_equal_folders_give_equal_zips(tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["model", "model.zip"]
 
 
-def test_words_for_people_tell_no_row_and_no_path_of_this_machine(tmp_path: Path) -> None:
-    publish(finished_run(tmp_path, "lora"), tmp_path / "out")
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+def test_no_file_tells_a_row_or_a_path_of_this_machine(tmp_path: Path, form: str) -> None:
+    publish(finished_run(tmp_path, "lora", compared=True), tmp_path / "out", form=form)
     for path in (tmp_path / "out").iterdir():
         content = path.read_bytes()
         assert not any(row.fields["text"].encode() in content for row in TICKETS), path.name
-        if path.name not in ("adapter_config.json", "studio_run.json"):  # they name the base
-            assert str(tmp_path).encode() not in content, path.name
+        assert str(tmp_path).encode() not in content, path.name
     config = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
     assert not {"is_local", "local_files_only", "name_or_path"} & config.keys()
 
@@ -198,11 +198,15 @@ def test_words_for_people_tell_no_row_and_no_path_of_this_machine(tmp_path: Path
 def test_the_record_can_be_read_back(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "lora", compared=True)
     publication = publish(run, tmp_path / "out", name="My\nmodel")
-    record = read_record(tmp_path / "out")
-    assert record.plan == run.plan and record.plan_digest == run.plan.digest
-    assert record.comparison == run.comparison
+    record = record_in(tmp_path / "out")
+    named = run.plan.base.model_copy(update={"id": "base"})
+    assert record.plan == run.plan.model_copy(update={"base": named})
+    assert record.plan_digest == run.plan.digest, "of the plan with its path"
+    assert run.comparison
+    assert record.comparison == run.comparison.model_copy(update={"base_id": "base"})
+    assert record.base.id == "base"
     assert (record.name, record.run_id, record.folder) == ("My model", "run-1", "out")
-    assert record.parity == publication.parity
+    assert (record.parity, record.effect) == (publication.parity, publication.effect)
     assert record.data.sha256 == run.plan.dataset_sha256
     assert record.data.rows == {"train": 8, "validation": 8, "test": 8}
     assert record.num_trainable == 2 * 4 * (64 + 48 + 48 + 64 + 80 + 80 + 80)
@@ -250,10 +254,17 @@ def test_a_name_that_others_cannot_open(tmp_path: Path, name: str) -> None:
 def test_data_or_comparison_of_another_run(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "lora", compared=True)
     assert run.comparison
+    learned = run.checkpoints / "step-00000001/learned.safetensors"
+    assert run.comparison.weights_sha256 == sha256_of_file(learned)
     stranger = run.comparison.model_copy(update={"run_id": "run-2"})
     other = FinishedRun(run.plan, run.checkpoints, run.dataset_folder, stranger)
     with pytest.raises(PlanError, match=r"comparison belongs to another run \(run-2\)"):
         publish(other, tmp_path / "out")
+    for sha256 in ("0" * 64, ""):  # trained on since, or compared before hashes were noted
+        stale = run.comparison.model_copy(update={"weights_sha256": sha256})
+        other = FinishedRun(run.plan, run.checkpoints, run.dataset_folder, stale)
+        with pytest.raises(PlanError, match=r"other weights.*\(run-1\)\. Compare again"):
+            publish(other, tmp_path / "out")
     template = small_dataset(tmp_path / "data").template
     small_dataset(tmp_path / "data", template.model_copy(update={"stop": " STOP"}))
     with pytest.raises(PlanError, match="data changed since this plan"):
@@ -278,11 +289,42 @@ def test_what_does_not_compute_the_same_is_not_published(
 ) -> None:
     honest = engine.publishing.publish.write_merged
 
-    def spoiled(folder: Path, tuned: LanguageModel, *rest: object) -> None:
-        tuned.model.model.embed_tokens.weight.data[7] += 0.5
-        honest(folder, tuned, *rest)
+    def spoiled(folder: Path, merged: LanguageModel, *rest: object) -> LanguageModel:
+        merged.model.model.embed_tokens.weight.data[7] += 0.5
+        return honest(folder, merged, *rest)
 
     monkeypatch.setattr(engine.publishing.publish, "write_merged", spoiled)
     with pytest.raises(RunError, match="does not compute what was measured: logits differ by"):
         publish(finished_run(tmp_path, "lora"), tmp_path / "new" / "out", form="merged")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+HELD = [("lora", "fp32"), ("lora", "bf16"), ("qlora", "nf4")]
+WEAK = 0.0005  # so near the start that rounding to bf16 moves the logits about as much
+
+
+@pytest.mark.parametrize("spread", [WEAK, 0.05])
+@pytest.mark.parametrize(("method", "precision"), HELD)
+def test_a_merge_that_does_nothing_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, precision: str, spread: float
+) -> None:
+    run = finished_run(tmp_path, method, precision=precision, spread=spread)
+    spec = get_method(method)
+    idle = replace(spec, merge=spec.detach)
+    monkeypatch.setattr(engine.publishing.publish, "get_method", lambda _: idle)
+    with pytest.raises(RunError, match="does not compute what was measured"):
+        publish(run, tmp_path / "new" / "out", form="merged")
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+@pytest.mark.parametrize(("method", "precision"), HELD)
+def test_the_card_admits_a_training_that_rounding_covers(
+    tmp_path: Path, method: str, precision: str
+) -> None:
+    run = finished_run(tmp_path, method, precision=precision, spread=WEAK)
+    publication = publish(run, tmp_path / "out", form="merged")
+    assert publication.effect < 0.1
+    admitted = (
+        "Rounding the weights changed about as much" in (tmp_path / "out/README.md").read_text()
+    )
+    assert admitted == (precision != "fp32")

@@ -8,14 +8,14 @@ import pytest
 
 from engine.comparing.prompting import Question, answers_to, build_prompts
 from engine.plan import TrainPlan
-from engine.publishing.publication import PublishedBase, RunRecord, read_record
+from engine.publishing.publication import PublishedBase, RunRecord
 from engine.publishing.publish import FinishedRun, publish
 from engine.publishing.snippet import base_reference, usage_code
 from engine.runs import load_run
 from templates.example import Example
 from templates.library import TEMPLATES
 from templates.template import Template
-from tests.engine.publishing.published import LABELS, finished_run, small_record
+from tests.engine.publishing.published import LABELS, finished_run, record_in, small_record
 from tests.engine.tiny import TEMPLATE
 
 # Runs each card's Python as its own program, in its own folder; one process, one import of torch.
@@ -61,7 +61,7 @@ def test_the_snippet_in_the_card_runs_and_answers_as_measured(tmp_path: Path) ->
     )
     assert done.returncode == 0, done.stderr
     for folder, run, printed in zip(folders, runs, json.loads(done.stdout), strict=True):
-        limit = read_record(folder / "model").prompt.max_new_tokens
+        limit = record_in(folder / "model").prompt.max_new_tokens
         assert printed == our_answers(run, limit)
 
 
