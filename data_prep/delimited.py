@@ -18,6 +18,10 @@ _QUOTED = re.compile(r'"([^"]*+(?:""[^"]*+)*+)"')
 Record = tuple[int, list[str]]
 
 
+# Spreadsheets may announce the delimiter in a line of its own.
+_ANNOUNCED = re.compile(r"\A\"?sep=(.)\"?\r?\n")
+
+
 def read_delimited(text: str, *, name: str, encoding: str, delimiter: str | None = None) -> Table:
     """Read a table with one header row.
 
@@ -40,8 +44,13 @@ def read_delimited(text: str, *, name: str, encoding: str, delimiter: str | None
             fix="Choose one character such as comma, tab, semicolon or pipe",
         )
     is_tsv = name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
-    chosen = delimiter or choose_delimiter(text, prefer="\t" if is_tsv else ",")
+    announced = _ANNOUNCED.match(text)
+    body = text[announced.end() :] if announced else text
+    told = delimiter or (announced[1] if announced else None)
+    chosen = told or choose_delimiter(body, prefer="\t" if is_tsv else ",")
     records = read_records(text, chosen, name=name)
+    if announced:
+        next(records)  # passed over by reading it, so that line numbers stay true
     header = next(records, None)
     if header is None:
         raise DataError(

@@ -168,7 +168,9 @@ def _guess(data: bytes, name: str) -> str:
     best = from_bytes(b"\n".join(line for line in data.split(b"\n") if not line.isascii())).best()
     candidates = [best.encoding, *best.could_be_from_charset] if best is not None else []
     readings: list[tuple[int, str]] = []
-    for codec in dict.fromkeys([*candidates, "cp1250", "cp1252"]):
+    # Wide encodings were looked for before: what is left of them here is chance.
+    narrow = [codec for codec in candidates if not codec.startswith(("utf_16", "utf_32"))]
+    for codec in dict.fromkeys([*narrow, "cp1250", "cp1252"]):
         try:
             readings.append((len(_ODD.findall(data.decode(codec))), codec))
         except UnicodeError:

@@ -220,6 +220,11 @@ def examples_for_prediction(
     examples: list[Example] = []
     for row in rows:
         if not examples:
+            inputs = {
+                key: name
+                for key, name in inputs.items()
+                if name in row.cells or key not in template.optional_slots
+            }
             check_columns(inputs, tuple(row.cells))
         if template.task != "chat":
             fields = read_fields(row, template, inputs)

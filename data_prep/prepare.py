@@ -116,7 +116,16 @@ def prepare(
     recipe = complete(recipe)
     upload = load_upload(upload_folder)
     cleaned = clean_upload(upload_folder, recipe, tokenise=tokenise, progress=progress)
-    refuse_errors(cleaned.findings)
+    try:
+        refuse_errors(cleaned.findings)
+    except DataError as error:
+        lost = [
+            f"{r.step} {r.rows_in - r.rows_out}" for r in cleaned.reports if r.rows_in > r.rows_out
+        ]
+        if not lost:
+            raise
+        where = "; ".join(filter(None, (error.where, f"rows dropped by {', '.join(lost)}")))
+        raise DataError(error.what, where=where, fix=error.fix) from None
     tell(0.7, "splitting")
     fixed = _fixed_splits(upload_folder, recipe)
     parts, report = split_examples(cleaned.examples, recipe.splits, seed=recipe.seed, fixed=fixed)

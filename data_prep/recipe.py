@@ -8,9 +8,10 @@ from pydantic import Field
 from data_prep import augmenters, cleaners
 from data_prep.mapping import ColumnMapping
 from data_prep.recognition import recognise
-from data_prep.splits import SplitOptions
+from data_prep.splits import SPLIT_NAMES, SplitOptions
 from data_prep.step_spec import AugmenterSpec, CleanerSpec, find_spec, list_specs, parse_options
 from data_prep.upload import Upload
+from templates.dataset import SPLITS
 from templates.errors import DataError
 from templates.files import canonical_json
 from templates.template import Template
@@ -127,4 +128,15 @@ def propose_recipe(upload: Upload, *, seed: int = 0) -> PrepRecipe:
         The recipe; its mapping may be incomplete where no column fits.
     """
     proposal = recognise(upload.columns)
-    return default_recipe(proposal.template, proposal.mapping, seed=seed)
+    mapping = proposal.mapping.model_copy(update={"split": _split_column(upload)})
+    return default_recipe(proposal.template, mapping, seed=seed)
+
+
+def _split_column(upload: Upload) -> str | None:
+    """Find a column called "split" that says nothing but train, validation and test."""
+    for column in upload.columns:
+        told = {sample.strip().casefold() for sample in column.samples}
+        few = column.num_distinct <= len(SPLITS) and not column.num_empty
+        if column.name.strip().casefold() == "split" and few and told <= SPLIT_NAMES.keys():
+            return column.name
+    return None

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from data_prep.mapping import ColumnMapping
 from data_prep.upload import Column
-from templates.library import TEMPLATES
+from templates.builtin import TEMPLATES
 from templates.template import TaskKind, Template
 from templates.values import Value
 

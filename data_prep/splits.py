@@ -19,7 +19,7 @@ from templates.values import Value
 
 STEP = "split"
 _PUNCTUATION = {code: None for code in range(128) if unicodedata.category(chr(code))[0] == "P"}
-_NAMES: dict[str, Split] = {
+SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "training": "train",
     "validation": "validation",
@@ -230,10 +230,10 @@ def _as_told(groups: Mapping[str, list[Example]], fixed: Mapping[int, str]) -> P
 def _split_name(fixed: Mapping[int, str], example: Example) -> Split:
     row = example.source_rows[0]
     name = fixed[row].strip().casefold()
-    if name not in _NAMES:
+    if name not in SPLIT_NAMES:
         raise DataError(
             f"The split column says {fixed[row]!r}",
             where=f"row {row}",
             fix="Write train, validation or test in it, or map no split column",
         )
-    return _NAMES[name]
+    return SPLIT_NAMES[name]

@@ -175,9 +175,8 @@ def create_job(folder: Path, kind: str, request: dict[str, Any]) -> Job:
     """
     temporary = folder.with_name(f".{folder.name}.tmp")
     content = {"version": 1, "kind": kind, "request": request}
+    assert not folder.exists(), "ids are new"
     with disk_errors("the run folder"):
-        if folder.exists():
-            raise FileExistsError(folder)
         temporary.mkdir(parents=True)
         write_atomically(temporary / "request.json", canonical_json(content, indent=2))
         temporary.rename(folder)  # a folder without a request is never seen

@@ -14,6 +14,27 @@ from templates.dataset import read_dataset, read_split
 from templates.errors import PlanError
 
 
+def check_plan(plan: TrainPlan, dataset_folder: Path) -> None:
+    """Refuse a plan that cannot even begin, before anything is made for it.
+
+    Args:
+        plan: what to do.
+        dataset_folder: the prepared data.
+
+    Raises:
+        PlanError: the method, an option or the data is not what the plan says.
+    """
+    parse_options(get_method(plan.method.name), plan.method.options)
+    dataset = read_dataset(dataset_folder)
+    if dataset.sha256 != plan.dataset_sha256:
+        raise PlanError(
+            "The data changed since this plan was made",
+            where=dataset.id,
+            fix="Run plan again on the prepared data",
+        )
+    open_planned_base(plan)
+
+
 def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Training:
     """Load everything a plan names, and check that it is still what was planned.
 
@@ -25,16 +46,9 @@ def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Traini
     Returns:
         The training, ready to iterate.
 
-    Raises:
-        PlanError: the data changed since the plan was made.
     """
+    check_plan(plan, dataset_folder)
     dataset = read_dataset(dataset_folder)
-    if dataset.sha256 != plan.dataset_sha256:
-        raise PlanError(
-            "The data changed since this plan was made",
-            where=dataset.id,
-            fix="Run plan again on the prepared data",
-        )
     language_model = tuned_model(plan, open_planned_base(plan))
     encoded, notices = {}, []
     for split in ("train", "validation"):

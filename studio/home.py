@@ -29,6 +29,8 @@ _PREFIXES = {
     "train": "train",
     "compare": "compare",
 }
+_CALLED = {**{kind: kind for kind in _PLACES}, "train": "run", "compare": "comparison"}
+_VERBS = {**{kind: kind for kind in _PLACES}, "dataset": "prepare"}
 _ID = re.compile(r"[a-z]+-[a-z0-9-]*")
 
 
@@ -92,10 +94,12 @@ class Home:
             matches = []
         if len(matches) == 1:
             return matches[0]
-        known = ", ".join(path.stem for path in found[-5:]) or "none yet"
-        many = f"{len(matches)} {kind}s begin with {reference!r}"
+        if not found:
+            raise RunError(f"There is no {_CALLED[kind]} yet", fix=f"Run {_VERBS[kind]} first")
+        known = ", ".join(path.stem for path in found[-5:])
+        many = f"{len(matches)} {_CALLED[kind]}s begin with {reference!r}"
         raise RunError(
-            many if matches else f"There is no {kind} {reference!r}",
+            many if matches else f"There is no {_CALLED[kind]} {reference!r}",
             fix=f"Give one of these ids: {known}",
         )
 

@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,23 @@ def say(text: str) -> None:
     Args:
         text: plain text; brackets in it are not markup.
     """
-    out.print(Text(text))
+    out.print(Text(visible(text)))
+
+
+def visible(text: str) -> str:
+    """Write control and direction characters out, so that data cannot steer the terminal.
+
+    Args:
+        text: anything from a table or a model.
+
+    Returns:
+        The text, line breaks kept.
+    """
+    return "".join(
+        char if char == "\n" or unicodedata.category(char) not in ("Cc", "Cf")
+        else f"\\x{ord(char):02x}"
+        for char in text
+    )  # fmt: skip
 
 
 def say_json(content: Any) -> None:
@@ -131,9 +148,11 @@ def say_table(
     table.caption_justify = "left"
     for position, column in enumerate(columns):
         numeric = position > 0 and all(row[position][:1] in "+-0123456789–" for row in rows)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(
+            column, justify="right" if numeric else "left", overflow="fold", no_wrap=not position
+        )
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     out.print(table, soft_wrap=False)
 
 

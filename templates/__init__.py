@@ -5,7 +5,7 @@
     files.py      hashes, canonical JSON, atomic writes
     example.py    Example, Turn: one row as fields, never only a rendered string
     template.py   Template: wording, separator, stop, verbalizer, metric
-    library.py    the templates that ship with the studio
+    builtin.py    the templates that ship with the studio
     render.py     Example + Template (+ chat template, demonstrations) -> text segments
     dataset.py    Dataset: the folder where prepare and plan meet
 

@@ -74,7 +74,7 @@ def disk_errors(what: str) -> Iterator[None]:
             number = int(in_words[1])
         if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise disk_full(what) from None
-        if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise RunError(
                 f"There is no place to write {what}", fix="Name a file in a folder that exists"
             ) from None

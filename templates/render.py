@@ -169,7 +169,8 @@ def _render_raw_chat(
                 out.append(Segment(completion_text(turn.content, template), True))
             else:
                 end = template.separator if turn.role == "user" else DEMONSTRATION_BREAK
-                out.append(Segment(turn.content + end, False))
+                start = DEMONSTRATION_BREAK if out and out[-1].supervised else ""
+                out.append(Segment(start + turn.content + end, False))
         return out
 
     shots = ["".join(piece.text for piece in pieces(shot)) for shot in demonstrations]

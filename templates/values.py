@@ -27,6 +27,8 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     """
     problem = error.errors(include_url=False)[0]
     field = ".".join(str(part) for part in problem["loc"]) or "value"
+    if problem["type"] in ("model_type", "dict_type") and not problem["loc"]:
+        return field, "this is not a list of settings and their values"
     if problem["type"] == "extra_forbidden":
         return field, f"there is no setting called {field!r}"
     if problem["type"] == "missing":

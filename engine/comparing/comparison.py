@@ -240,7 +240,8 @@ def pairing_sentence(comparison: Comparison, pairing: Pairing) -> str:
     if verdict.more_rows_needed is None:
         rest = "So small a difference could not be settled by any realistic number of test rows."
     else:
-        rest = f"About {verdict.more_rows_needed:,} more test rows would be needed to tell."
+        rows = "row" if verdict.more_rows_needed == 1 else "rows"
+        rest = f"About {verdict.more_rows_needed:,} more test {rows} would be needed to tell."
     return f"These rows cannot tell {who} from {whom}: {numbers}, {evidence}. {rest}"
 
 

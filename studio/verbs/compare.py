@@ -112,8 +112,11 @@ def show_comparison(comparison: Comparison) -> None:
     metrics = [score.title for score in comparison.arms[0].scores]
     rows = []
     for arm in comparison.arms:
+        # The deciding metric with its interval; the others bare, to fit a narrow screen.
         cells = [
             f"{score.value:.1f} ({score.interval.low:.1f}–{score.interval.high:.1f})"
+            if score.metric == comparison.metric
+            else f"{score.value:.1f}"
             for score in arm.scores
         ]
         speed = f"{1000 * arm.seconds_per_item:.1f}"

@@ -8,11 +8,12 @@ import yaml
 from rich.text import Text
 
 from studio.home import Home
-from studio.screen import out, progress, say, say_json, say_table
+from studio.screen import out, progress, say, say_json, say_table, visible
 from studio.verbs.upload import Json
+from templates.builtin import TEMPLATES
 from templates.dataset import Dataset, read_split
 from templates.errors import DataError
-from templates.library import TEMPLATES
+from templates.files import disk_errors
 from templates.values import parse
 
 
@@ -206,7 +207,7 @@ def _show_preview(dataset: Dataset, folder: Path, reader: Any, count: int) -> No
         text = Text()
         for piece in item.pieces:
             style = "black on green" if piece.supervised else "dim"
-            text.append(piece.text.replace("\n", "⏎\n"), style=style)
+            text.append(visible(piece.text).replace("\n", "⏎\n"), style=style)
         out.print(text)
         say(f"({item.num_tokens} tokens; the loss sees the {item.num_supervised} coloured ones)\n")
 
@@ -214,7 +215,8 @@ def _show_preview(dataset: Dataset, folder: Path, reader: Any, count: int) -> No
 def _export(dataset: Dataset, folder: Path, target: Path) -> None:
     from data_prep.exports import export_messages, export_prompt_completion  # noqa: PLC0415
 
-    target.mkdir(parents=True, exist_ok=True)
+    with disk_errors("the exports"):
+        target.mkdir(parents=True, exist_ok=True)
     for split in dataset.splits:
         examples = read_split(folder, split)
         export_prompt_completion(

@@ -7,7 +7,7 @@ import typer
 
 from engine.comparing.comparison import Comparison, read_comparison
 from engine.jobs import Job
-from engine.publishing.publication import Form
+from engine.publishing.publication import Form, parity_sentence
 from studio.home import Home
 from studio.screen import progress, say, say_json, say_table
 from studio.verbs.compare import COMPARISON, finished_checkpoint
@@ -46,7 +46,7 @@ def publish(
         return
     rows = [(file.name, f"{file.size_bytes:,}", file.sha256[:12]) for file in publication.files]
     say_table(f"{to} ({publication.form})", ("file", "bytes", "sha256"), rows)
-    say(f"Read back and checked: largest difference of a logit {publication.parity:.1e}.")
+    say(parity_sentence(publication.parity, publication.effect))
     if publication.archive:
         say(f"Also as {publication.archive.name}, {publication.archive.size_bytes:,} bytes.")
 

@@ -27,10 +27,13 @@ def train(
     json: Json = False,
 ) -> str:
     """Train a plan. Ctrl-C saves and stops; --resume goes on, to the same bits."""
+    from engine.runs import check_plan  # noqa: PLC0415
+
     home = Home()
     if resume is None:
         path = Path(plan) if Path(plan).is_file() else home.find("plan", plan)
         value = read_plan(path)
+        check_plan(value, home.find("dataset", value.dataset_id))
         job = create_job(home.new("train"), "train", {"plan": value.model_dump(mode="json")})
     else:
         job = Job(home.find("train", resume))
@@ -53,6 +56,8 @@ def train(
         say(f"Next: python app.py compare {job.id}")
     else:
         say(f"Stopped and saved. Go on with: python app.py train --resume {job.id}")
+    if not isinstance(last, Finished):
+        raise typer.Exit(130)
     return job.id
 
 

@@ -13,8 +13,8 @@ from data_prep.prepare import prepare
 from data_prep.recipe import PrepRecipe, Step, default_recipe
 from data_prep.splits import SplitOptions
 from data_prep.upload import read_upload
+from templates.builtin import TEMPLATES
 from templates.errors import DataError
-from templates.library import TEMPLATES
 
 _ZIP = io.BytesIO()
 with zipfile.ZipFile(_ZIP, "w") as _archive:

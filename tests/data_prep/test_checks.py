@@ -1,8 +1,8 @@
 import pytest
 
 from data_prep.checks import Finding, check_examples, list_rows, looks_garbled
+from templates.builtin import TEMPLATES
 from templates.example import Example
-from templates.library import TEMPLATES
 from templates.template import Template
 
 TEMPLATE = TEMPLATES["classification"]

@@ -115,3 +115,10 @@ def test_what_csv_writes_is_read_back(
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     last_lines = [reader.line_num for _ in reader]
     assert [line for line, _ in found] == [1, *(line + 1 for line in last_lines[:-1])]
+
+
+def test_a_line_that_announces_the_delimiter_is_not_the_header() -> None:
+    table = read_delimited("sep=;\na;b\n1,5;2\n", name="t.csv", encoding="utf-8")
+    assert table.columns == ("a", "b") and table.delimiter == ";"
+    assert table.cells[0] == ["1,5", "2"] or tuple(table.cells[0]) == ("1,5", "2")
+    assert list(table.lines) == [3]

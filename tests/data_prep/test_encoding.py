@@ -64,3 +64,13 @@ def test_one_damaged_line_does_not_change_the_encoding() -> None:
 def test_no_encoding_fits() -> None:
     with pytest.raises(DataError, match=r"cannot be told.*Save the file as UTF-8"):
         decode(bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D, 0xFF, 0x80, 0xFE] * 20), name="a.csv")
+
+
+def test_one_damaged_row_does_not_turn_a_table_into_utf_16() -> None:
+    data = b"text,label\n" + b"abc,red\n" * 5 + b"\xff\xfe\x81bad,red\nok,blue\n"
+    try:
+        decoded = decode(data, name="t.csv")
+    except DataError as error:
+        assert "t.csv" in str(error)
+    else:
+        assert "text,label" in decoded.text and not decoded.encoding.startswith("utf_16")

@@ -2,8 +2,8 @@ import json
 from pathlib import Path
 
 from data_prep.exports import export_messages, export_prompt_completion
+from templates.builtin import TEMPLATES
 from templates.example import Example, Turn
-from templates.library import TEMPLATES
 
 CLASSIFY = TEMPLATES["classification"].model_copy(update={"verbalizer": {"0": "no"}})
 EXAMPLES = [
@@ -33,7 +33,7 @@ def test_prompt_completion(tmp_path: Path) -> None:
     ]
     export_prompt_completion([CHAT], TEMPLATES["chat"], tmp_path / "b.jsonl")
     (line,) = lines(tmp_path / "b.jsonl")
-    assert line["prompt"] == "s\n\nq1\n\n###\n\n a1 ENDq2\n\n###\n\n"
+    assert line["prompt"] == "s\n\nq1\n\n###\n\n a1 END\n\nq2\n\n###\n\n"
     assert line["completion"] == " a2 END"
 
 

@@ -4,9 +4,9 @@ import pytest
 
 from data_prep.mapping import ColumnMapping, examples_for_prediction, map_rows
 from data_prep.table import Row
+from templates.builtin import TEMPLATES
 from templates.errors import DataError
 from templates.example import Example, Turn
-from templates.library import TEMPLATES
 from templates.render import render
 
 
@@ -99,3 +99,12 @@ def test_prediction_for_conversations() -> None:
         assert render(example, template).prompt == "q\n\n###\n\n"
     with pytest.raises(DataError, match=r"cannot be answered: .*not JSON \(row 1, line 2\)"):
         examples_for_prediction(rows({"m": "?"}), template, columns)
+
+
+def test_a_new_table_may_lack_the_column_of_an_optional_slot() -> None:
+    rows = [Row(1, 2, {"question": "Why?"})]
+    columns = {"question": "question", "context": "context", "references": "answer"}
+    found = examples_for_prediction(rows, TEMPLATES["question_answering"], columns)
+    assert found[0].fields == {"question": "Why?"}
+    with pytest.raises(DataError, match="no column 'question'"):
+        examples_for_prediction([Row(1, 2, {"x": "y"})], TEMPLATES["question_answering"], columns)

@@ -5,8 +5,8 @@ from data_prep.marks import (
     rows_with_glued_stop,
     rows_with_tokens,
 )
+from templates.builtin import TEMPLATES
 from templates.example import Example
-from templates.library import TEMPLATES
 from templates.template import DEFAULT_SEPARATOR, DEFAULT_STOP
 
 TEMPLATE = TEMPLATES["classification"]

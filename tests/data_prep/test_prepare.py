@@ -11,10 +11,10 @@ from data_prep.prepare import clean_upload, prepare, rewrite_new_rows
 from data_prep.recipe import PrepRecipe, Step, complete, default_recipe, propose_recipe
 from data_prep.splits import input_key
 from data_prep.upload import load_upload, read_upload
+from templates.builtin import TEMPLATES
 from templates.dataset import SPLITS, read_dataset, read_split
 from templates.errors import DataError, RunError
 from templates.example import Example
-from templates.library import TEMPLATES
 
 
 def contents(folder: Path) -> dict[str, bytes]:

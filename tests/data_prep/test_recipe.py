@@ -17,8 +17,8 @@ from data_prep.recipe import (
     propose_recipe,
 )
 from data_prep.upload import load_upload
+from templates.builtin import TEMPLATES
 from templates.errors import DataError
-from templates.library import TEMPLATES
 
 MAPPING = ColumnMapping(fields={"text": "text"}, label="label")
 
@@ -57,3 +57,13 @@ def test_a_recipe_for_what_the_table_seems_to_be(
 def test_a_seed_that_cannot_be_is_named(seed: Any) -> None:
     with pytest.raises(DataError, match=r"^seed: .*but it is .*\(recipe\)\. Correct seed"):
         default_recipe(TEMPLATES["classification"], MAPPING, seed=seed)
+
+
+def test_a_split_column_is_used_only_if_it_says_nothing_else(
+    make_upload: Callable[..., Path],
+) -> None:
+    rows = [f"text {n},{'ab'[n % 2]},{('train', 'Dev', 'test')[n % 3]}" for n in range(30)]
+    told = make_upload("\n".join(["text,label,split", *rows]))
+    assert propose_recipe(load_upload(told)).mapping.split == "split"
+    other = make_upload("\n".join(["text,label,split", *rows, "x,a,banana"]))
+    assert propose_recipe(load_upload(other)).mapping.split is None

@@ -4,9 +4,9 @@ import pytest
 
 from engine.encode import cut_prompt, encode_all, encode_example
 from engine.language_model import LanguageModel
+from templates.builtin import TEMPLATES
 from templates.errors import PlanError
 from templates.example import Example
-from templates.library import TEMPLATES
 from tests.engine.tiny import CONTEXT, TEMPLATE, TICKETS, ticket, tiny_model
 
 

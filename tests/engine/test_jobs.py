@@ -23,7 +23,7 @@ def test_request_is_written_once_and_read_by_kind(tmp_path: Path) -> None:
         job.request("compare")
     with pytest.raises(RunError, match="no such run"):
         Job(tmp_path / "nothing").request("train")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(AssertionError, match="ids are new"):
         create_job(tmp_path / "train-1", "train", {})
 
 

@@ -16,8 +16,8 @@ from transformers import (
 from engine.base_model import BaseFolder, load_base, locate_base
 from engine.language_model import LanguageModel
 from engine.plan import Precision
+from templates.builtin import TEMPLATES
 from templates.example import Example
-from templates.library import TEMPLATES
 
 VOCABULARY_SIZE = 320
 CONTEXT = 128

@@ -153,7 +153,7 @@ def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    assert process.returncode == 130, err
     assert f"--resume {jobs[0].id}" in out and jobs[0].state() == "stopped"
 
 
@@ -174,15 +174,15 @@ def test_changed_data_or_base_stop_the_run(tmp_path: Path, home: Path, base: Pat
 
 BAD = [
     (("upload", "nothing.csv"), "nothing.csv"),
-    (("prepare", "up-nothing"), "There is no upload 'up-nothing'"),
-    (("prepare",), "There is no upload 'latest'"),
-    (("plan", "ds-nothing"), "There is no dataset 'ds-nothing'"),
+    (("prepare", "up-nothing"), "There is no upload yet. Run upload first"),
+    (("prepare",), "There is no upload yet"),
+    (("plan", "ds-nothing"), "There is no dataset yet. Run prepare first"),
     (("plan", "--method", "magic"), "There is no method called 'magic'"),
-    (("train", "plan-nothing"), "There is no plan 'plan-nothing'"),
-    (("train", "--resume", "train-x"), "There is no train 'train-x'"),
-    (("compare", "train-x"), "There is no train 'train-x'"),
-    (("publish", "train-x"), "There is no train 'train-x'"),
-    (("predict", "table.csv", "--run", "train-x"), "There is no train 'train-x'"),
+    (("train", "plan-nothing"), "There is no plan yet. Run plan first"),
+    (("train", "--resume", "train-x"), "There is no run yet. Run train first"),
+    (("compare", "train-x"), "There is no run yet. Run train first"),
+    (("publish", "train-x"), "There is no run yet. Run train first"),
+    (("predict", "table.csv", "--run", "train-x"), "There is no run yet. Run train first"),
     (("predict", "table.csv", "--to", "answers.exe"), "cannot be written as .exe"),
 ]
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from templates.builtin import TEMPLATES
 from templates.dataset import (
     Dataset,
     SplitFile,
@@ -13,7 +14,6 @@ from templates.dataset import (
 from templates.errors import DataError
 from templates.example import Example, Turn
 from templates.files import sha256_of_file
-from templates.library import TEMPLATES
 
 EXAMPLE = Example(
     fields={"text": "größe “quoted”"}, references=("a", "b"),

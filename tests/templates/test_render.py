@@ -2,9 +2,9 @@ from typing import ClassVar
 
 import pytest
 
+from templates.builtin import TEMPLATES
 from templates.errors import DataError, ModelError
 from templates.example import Example, Turn
-from templates.library import TEMPLATES
 from templates.render import Segment, describe_task, render, verbalizer_clashes
 from tests.engine.tiny import CHAT_TEMPLATE
 
@@ -87,7 +87,7 @@ def test_raw_chat_supervises_every_assistant_turn() -> None:
     assert rendered.segments == (
         Segment("Be brief.\n\nHi\n\n###\n\n", False),
         Segment(" Hello END", True),
-        Segment("Open?\n\n###\n\n", False),
+        Segment("\n\nOpen?\n\n###\n\n", False),
         Segment(" Until six. END", True),
     )
 

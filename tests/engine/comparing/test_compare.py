@@ -6,10 +6,10 @@ from engine.comparing.compare import CompareRequest, classical_remark, compare
 from engine.comparing.comparison import read_comparison, sentence, write_comparison
 from engine.comparing.prompting import answers_to
 from engine.language_model import LanguageModel
+from templates.builtin import TEMPLATES
 from templates.dataset import Dataset, SplitFile
 from templates.errors import DataError
 from templates.example import Example
-from templates.library import TEMPLATES
 from tests.engine.tiny import TEMPLATE, ticket, tiny_model
 
 LABELS = ("billing", "returns", "shipping")

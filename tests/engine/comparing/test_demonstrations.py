@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from engine.comparing.demonstrations import Candidate, candidates, demonstrations_for
-from templates.library import TEMPLATES
+from templates.builtin import TEMPLATES
 from tests.engine.tiny import TEMPLATE, TICKETS, ticket
 
 TRAIN = [*TICKETS, replace(ticket("made up", "billing", 1), origin="swap_words")]

@@ -14,7 +14,7 @@ from engine.comparing.metrics import (
     result_from_scores,
     score,
 )
-from templates.library import TEMPLATES
+from templates.builtin import TEMPLATES
 from templates.template import Metric
 
 HYPOTHESES = ["the cat sat on the mat", "a dog", "it is pouring down today", "nothing shared"]

@@ -9,9 +9,9 @@ from engine.comparing.prompting import (
     score_answers,
 )
 from engine.encode import encode_example
+from templates.builtin import TEMPLATES
 from templates.errors import PlanError
 from templates.example import Example, Turn
-from templates.library import TEMPLATES
 from tests.engine.tiny import CONTEXT, TEMPLATE, TICKETS, ticket, tiny_model
 
 LABELS = ("billing", "returns", "shipping")

@@ -3,9 +3,9 @@ from pathlib import Path
 from engine.language_model import LanguageModel
 from engine.publishing.prompt_format import prompt_format
 from engine.publishing.publication import PromptFormat
+from templates.builtin import TEMPLATES
 from templates.dataset import Dataset
 from templates.example import Example, Turn
-from templates.library import TEMPLATES
 from templates.template import Template
 from tests.engine.publishing.published import small_dataset
 from tests.engine.tiny import TEMPLATE, TICKETS, tiny_model

@@ -12,8 +12,8 @@ from engine.publishing.publication import PublishedBase, RunRecord
 from engine.publishing.publish import FinishedRun, publish
 from engine.publishing.snippet import base_reference, usage_code
 from engine.runs import load_run
+from templates.builtin import TEMPLATES
 from templates.example import Example
-from templates.library import TEMPLATES
 from templates.template import Template
 from tests.engine.publishing.published import LABELS, finished_run, record_in, small_record
 from tests.engine.tiny import TEMPLATE
