@@ -43,6 +43,7 @@ def plan(
 ) -> str:  # fmt: skip
     """Plan a training run: what will learn, how long, and what it costs."""
     from engine.methods import all_methods, get_method  # noqa: PLC0415
+    from engine.planning.hardware import prepare_process  # noqa: PLC0415
     from engine.planning.make_plan import make_plan  # noqa: PLC0415
 
     if list_methods:
@@ -51,6 +52,7 @@ def plan(
         return ""
     method_fields = get_method(method).options.model_fields
     options, schedule, limits = _sort_options(option or [], method_fields)
+    prepare_process()  # speeds are measured with the settings that training uses
     home = Home()
     folder = home.find("dataset", dataset)
     value, estimate = make_plan(
