@@ -1,4 +1,4 @@
-"""The arms of a comparison: five ways to answer the same rows, each chosen on validation only."""
+"""The arms of a comparison: the ways to answer the same rows, each chosen on validation only."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -182,7 +182,7 @@ def classical_arm(
 
     Args:
         question: what is asked.
-        train: the rows the tuned model was trained on.
+        train: the training split; all of it, too-long rows included.
         validation: the rows that choose the regularisation.
         test: N test rows.
 

@@ -3,7 +3,8 @@
 Arms: always the most frequent label; the base with the tuned model's own prompt, with a task
 description, with the few-shot prompt that did best on validation rows; the tuned model; TF-IDF
 with logistic regression. The tuned model is tested against whichever of the first four did best
-on *validation* rows, so the choice of opponent costs no test row.
+on *validation* rows, so the choice of opponent costs no test row; the headline "better" needs a win
+over all four (`Comparison.outcome`).
 """
 
 import random
@@ -95,7 +96,7 @@ def compare(
         tuned: the tuned model, or a function that gives it, called once the base has answered
             everything; so it may change the base in place.
         dataset: template, labels and identity of the data.
-        train: the rows the tuned model was trained on.
+        train: the training split; the tuned model may have left too-long rows out.
         validation: the rows on which prompts and the opponent are chosen.
         test: the rows that decide.
         test_looks: how often these test rows were scored, this time included.
