@@ -37,6 +37,6 @@ $(VENV)/.product: requirements.txt constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements.txt
 	touch $@
 
-$(VENV)/.tools: requirements-dev.txt $(VENV)/.product
+$(VENV)/.tools: requirements-dev.txt requirements-trackers.txt $(VENV)/.product
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	touch $@

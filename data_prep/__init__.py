@@ -9,7 +9,7 @@ In the order of the work:
     json_lines.py     JSON Lines and JSON, strictly
     json_text.py      one JSON value, strictly
     table_file.py     a file on disk -> Table
-    database.py       the only owner of DuckDB: rows and column profiles
+    database.py       the only owner of DuckDB: rows, column profiles, questions to files
     upload.py         Upload: the folder of a table that was read
     conversation.py   a JSON cell -> turns
     mapping.py        ColumnMapping: rows -> examples
@@ -24,6 +24,7 @@ In the order of the work:
     recipe.py         PrepRecipe: what to replay
     prepare.py        upload + recipe -> dataset folder
     exports.py        examples -> JSONL for other tools
+    curves.py         event files -> what a run's charts show
     samples/          tables that ship with the studio
 
 This room imports neither engine nor studio, no torch and no browser.

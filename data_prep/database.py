@@ -7,6 +7,7 @@ is constant: no name or text of a person's table ever becomes part of a statemen
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import duckdb
@@ -94,6 +95,36 @@ def _connect(path: Path, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnecti
             where=f"{path.parent.name}/{path.name}",
             fix="Upload the file again",
         ) from None
+
+
+@contextmanager
+def read_files(what: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an empty workplace in memory whose statements may read files.
+
+    What is made in it as temporary is gone afterwards, and unseen by others meanwhile.
+
+    Args:
+        what: what is read, such as "the run's events".
+
+    Yields:
+        A connection of this caller's own.
+
+    Raises:
+        RunError: a file went away or may not be read.
+    """
+    with _memory().cursor() as connection:
+        try:
+            yield connection
+        except (duckdb.IOException, duckdb.PermissionException):
+            fix = "Check that its folder still exists and may be read"
+            raise RunError(f"Reading {what} did not work", fix=fix) from None
+
+
+@cache
+def _memory() -> duckdb.DuckDBPyConnection:
+    """One for the process: opening takes as long as reading some megabytes."""
+    settings = _SETTINGS | {"enable_external_access": "true", "threads": "1"}
+    return duckdb.connect(":memory:", config=settings)
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -21,8 +21,11 @@ In the order in which things happen:
     events.py           what a run reports
     trainer.py          the loop, a generator of events
     checkpoints.py      whole or absent, and verified
-    jobs.py             a run as a folder
+    jobs.py             a job as a folder; its state
+    liveness.py         is that process still the one we mean?
     runs.py             plan -> training, finished run -> model
     comparing/          the tuned model against prompting, and the verdict
+    trying.py           base and tuned model answer one text
+    service.py          the resident child of the web process
     publishing/         adapters, merged models, cards
 """

@@ -36,12 +36,13 @@ class BaseFolder:
     licence: str
 
 
-def locate_base(reference: str, revision: str = "") -> BaseFolder:
+def locate_base(reference: str, revision: str = "", *, token: str = "") -> BaseFolder:
     """Find a base and look at it before any library opens it.
 
     Args:
         reference: "starter", a folder, or a Hub id such as "org/name".
         revision: Hub branch, tag or commit; empty for the newest.
+        token: for models that the Hub gives to its members only; never stored.
 
     Returns:
         The checked local folder.
@@ -59,7 +60,7 @@ def locate_base(reference: str, revision: str = "") -> BaseFolder:
                 f"There is no base model {reference!r}",
                 fix=f'Give "{STARTER}", a model folder, or a Hub id such as org/name',
             )
-        folder = _download(reference, revision)
+        folder = _download(reference, revision, token)
         pinned = folder.name
     check_model_folder(folder, reference)
     return BaseFolder(reference, folder, pinned, fingerprint(folder), licence_of(folder))
@@ -184,11 +185,14 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
-def _download(reference: str, revision: str) -> Path:
+def _download(reference: str, revision: str, token: str) -> Path:
     try:
         return Path(
             snapshot_download(
-                reference, revision=revision or None, allow_patterns=list(MODEL_FILES), token=False
+                reference,
+                revision=revision or None,
+                allow_patterns=list(MODEL_FILES),
+                token=token or False,
             )
         )
     except GatedRepoError:

@@ -1,9 +1,39 @@
 """What a run reports, one small value after the other. Free of torch."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+from dataclasses import dataclass, fields
+from typing import get_args
 
-from templates.files import canonical_json
+
+@dataclass(frozen=True)
+class Launched:
+    """A worker took the job: first in every attempt. It says which process to look for.
+
+    Attributes:
+        pid: its process id.
+        process_started: when the system started that process, in the system's own units.
+        boot_id: the boot in which that was.
+        memory_kills: processes that the system had ended until then because memory ran out.
+        estimated_peak_bytes: what the plan was said to need; 0: nobody said.
+        memory_available_bytes: what was free when that was said.
+        until_step: pause there; 0: go on to the end.
+    """
+
+    pid: int
+    process_started: int
+    boot_id: str
+    memory_kills: int
+    estimated_peak_bytes: int = 0
+    memory_available_bytes: int = 0
+    until_step: int = 0
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """Work that has no steps, or comes before them, went on; `words` says where it stands."""
+
+    done_ratio: float
+    words: str
 
 
 @dataclass(frozen=True)
@@ -62,50 +92,117 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Delivered:
+    """A job other than training is done; `outputs` are files and folders beside its request."""
+
+    outputs: tuple[str, ...]
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """The disk refused events for a while; the work itself went on."""
+
+    num_lost: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Stopped:
-    """Somebody asked the run to stop; it saved and can be resumed."""
+    """Somebody asked for it, or the step to pause at was reached; it saved and can go on.
+
+    Attributes:
+        step: the last one that is saved; 0 where nothing is.
+        best_loss: the best validation loss so far, where there is one.
+    """
 
     step: int
+    best_loss: float | None = None
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The run cannot go on."""
+    """The job cannot go on; the three parts of a sentence."""
 
     what: str
     fix: str
+    where: str = ""
 
 
-Event = Started | Stepped | Evaluated | Saved | Finished | Stopped | Failed
-_KINDS = {
-    kind.__name__: kind for kind in (Started, Stepped, Evaluated, Saved, Finished, Stopped, Failed)
-}
+Event = (
+    Launched
+    | Progressed
+    | Started
+    | Stepped
+    | Evaluated
+    | Saved
+    | Finished
+    | Delivered
+    | Degraded
+    | Stopped
+    | Failed
+)
+_KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)}
+_TUPLES = ("notices", "outputs")
 
 
-def to_json(event: Event, at: float) -> str:
+@dataclass(frozen=True)
+class Stamped:
+    """An event with the two clocks it was written by.
+
+    Attributes:
+        event: what happened.
+        at: UTC seconds, for people; that clock may jump.
+        monotonic_seconds: a clock that cannot, for durations within one boot.
+    """
+
+    event: Event
+    at: float
+    monotonic_seconds: float
+
+
+def to_json(stamped: Stamped) -> str:
     """Write an event as one JSON line.
 
     Args:
-        event: the event.
-        at: UTC seconds.
+        stamped: the event.
 
     Returns:
-        JSON without a line break.
+        JSON without a line break; numbers with six digits, so that an hour stays small.
     """
-    return canonical_json({"event": type(event).__name__, "at": at, **asdict(event)})
+    event = stamped.event
+    content = {
+        "event": type(event).__name__,
+        "at": round(stamped.at, 3),
+        "monotonic_seconds": round(stamped.monotonic_seconds, 3),
+    }
+    for field in fields(event):
+        value = getattr(event, field.name)
+        content[field.name] = float(f"{value:.6g}") if isinstance(value, float) else value
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def from_dict(content: dict[str, Any]) -> Event:
-    """Read what `to_json` wrote.
+def from_json(line: str | bytes) -> Stamped:
+    """Read what `to_json` wrote, now or in an older version.
 
     Args:
-        content: the parsed JSON object.
+        line: one line.
 
     Returns:
-        The event, without its time.
+        The event with its times.
+
+    Raises:
+        ValueError: the line is torn or of an unknown kind.
     """
-    fields = {key: value for key, value in content.items() if key not in ("event", "at")}
-    if "notices" in fields:
-        fields["notices"] = tuple(fields["notices"])
-    event: Event = _KINDS[content["event"]](**fields)
-    return event
+    try:
+        content = json.loads(line)
+        kind = _KINDS[content.pop("event")]
+        at = float(content.pop("at"))
+        monotonic_seconds = float(content.pop("monotonic_seconds", 0.0))
+        for name in _TUPLES:
+            if name in content:
+                content[name] = tuple(content[name])
+        return Stamped(kind(**content), at, monotonic_seconds)
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(str(error)) from None

@@ -1,5 +1,7 @@
 """Cross-entropy on the supervised tokens, and only on them."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -47,23 +49,35 @@ def loss_sum(language_model: LanguageModel, batch: Batch) -> Tensor:
 
 
 @torch.no_grad()
-def evaluate_loss(language_model: LanguageModel, batches: list[Batch]) -> tuple[float, float]:
+def evaluate_loss(
+    language_model: LanguageModel,
+    batches: list[Batch],
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[float, float] | None:
     """Score a split.
 
     Args:
         language_model: the model; left in the mode it was in.
         batches: the split.
+        should_stop: asked before every batch; True abandons the evaluation.
 
     Returns:
-        Mean cross-entropy per supervised token, and the share of tokens guessed right.
+        Mean cross-entropy per supervised token, and the share of tokens guessed right; None where
+        it was abandoned.
     """
     was_training = language_model.model.training
     language_model.model.eval()
+    scores = None
     total, right, count = 0.0, 0, 0
     for batch in batches:
+        if should_stop():
+            break
         logits, targets = supervised_logits(language_model, batch)
         total += float(functional.cross_entropy(logits, targets, reduction="sum"))
         right += int((logits.argmax(dim=-1) == targets).sum())
         count += len(targets)
+    else:
+        scores = total / count, right / count
     language_model.model.train(was_training)
-    return total / count, right / count
+    return scores

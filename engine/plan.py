@@ -7,6 +7,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
+from templates.dataset import Dataset
 from templates.errors import PlanError
 from templates.files import canonical_json, sha256_of_bytes
 from templates.values import Value, parse
@@ -107,6 +108,24 @@ class TrainPlan(Value):
     def digest(self) -> str:
         """A hash over the whole plan."""
         return sha256_of_bytes(canonical_json(self.model_dump(mode="json")).encode())
+
+
+def check_dataset(plan: TrainPlan, dataset: Dataset) -> None:
+    """Refuse data that is not what the plan was made for.
+
+    Args:
+        plan: pins the data.
+        dataset: what is there now.
+
+    Raises:
+        PlanError: it changed.
+    """
+    if dataset.sha256 != plan.dataset_sha256:
+        raise PlanError(
+            "The data changed since this plan was made",
+            where=dataset.id,
+            fix="Run plan again on the prepared data",
+        )
 
 
 def write_plan(plan: TrainPlan, *, as_json: bool = False) -> str:

@@ -8,7 +8,7 @@ from engine.encode import encode_all
 from engine.language_model import LanguageModel
 from engine.method import attach_method, load_trained, parse_options
 from engine.methods import get_method
-from engine.plan import TrainPlan
+from engine.plan import TrainPlan, check_dataset
 from engine.trainer import Training
 from templates.dataset import read_dataset, read_split
 from templates.errors import PlanError
@@ -25,13 +25,7 @@ def check_plan(plan: TrainPlan, dataset_folder: Path) -> None:
         PlanError: the method, an option or the data is not what the plan says.
     """
     parse_options(get_method(plan.method.name), plan.method.options)
-    dataset = read_dataset(dataset_folder)
-    if dataset.sha256 != plan.dataset_sha256:
-        raise PlanError(
-            "The data changed since this plan was made",
-            where=dataset.id,
-            fix="Run plan again on the prepared data",
-        )
+    check_dataset(plan, read_dataset(dataset_folder))
     open_planned_base(plan)
 
 

@@ -40,3 +40,17 @@ def num_steps(num_examples: int, schedule: Schedule, max_steps: int) -> int:
     """
     steps = max(1, round(schedule.epochs * math.ceil(num_examples / schedule.batch_size)))
     return min(steps, max_steps or steps)
+
+
+def steps_between_evaluations(num_examples: int, schedule: Schedule) -> int:
+    """Count the optimizer steps from one validation pass to the next; the last step has one too.
+
+    Args:
+        num_examples: training examples.
+        schedule: batch size and evaluations per epoch.
+
+    Returns:
+        Steps, at least 1.
+    """
+    per_epoch = math.ceil(num_examples / schedule.batch_size)
+    return max(1, per_epoch // schedule.evaluations_per_epoch)

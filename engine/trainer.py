@@ -34,6 +34,8 @@ from engine.schedules import learning_rate_at, num_steps
 from templates.errors import PlanError
 
 _KEEP_NEWEST = 2
+# A step that takes longer than this is given up when somebody asks to stop; a shorter one is ended.
+_LONG_STEP_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,22 @@ class Training:
 
 
 def train(
-    training: Training, *, should_stop: Callable[[], bool] = lambda: False
+    training: Training,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    pause_at_step: int = 0,
 ) -> Iterator[Event]:
     """Train, or go on where the newest sound checkpoint stands.
 
+    A run that was stopped or paused and goes on later ends with the bits of one that never was.
     Afterwards the model holds the weights of the best validation loss.
 
     Args:
         training: model, data and schedule.
-        should_stop: asked after every step; True saves and ends the run as Stopped.
+        should_stop: asked after every step, between the micro-batches of a long one and between
+            the batches of an evaluation; True saves and ends the attempt as Stopped.
+        pause_at_step: the attempt ends there as Stopped, after the evaluation where one is due;
+            0 or the last step: go on to the end.
 
     Yields:
         Events in the order they happen. Failed is the last one when the loss diverges.
@@ -117,34 +126,39 @@ def train(
     )
     validation = _validation_batches(training)
     draws = _draws(training, state.step + 1)
-    finished = state.evaluations_without_gain >= training.schedule.patience
-    while state.step < training.total_steps and not finished:
-        stepped = _step(training, optimizer, state.step + 1, next(draws))
-        if not (math.isfinite(stepped.loss) and math.isfinite(stepped.gradient_norm)):
-            yield _diverged(stepped.step, training)
-            return
-        state = state.model_copy(update={"step": stepped.step})
-        yield stepped
-        stopping = should_stop()
-        if stepped.step % training.steps_between_evaluations == 0 or (
-            stepped.step == training.total_steps
-        ):
+    saved = state
+    while not _is_over(training, state):
+        if state.evaluation_due:
             before = time.monotonic()
-            loss, accuracy = evaluate_loss(training.language_model, validation)
+            scores = evaluate_loss(training.language_model, validation, should_stop=should_stop)
+            if scores is None:
+                break
+            loss, accuracy = scores
             if not math.isfinite(loss):
                 yield _diverged(state.step, training)
                 return
-            state = _judged(state, loss)
+            state = saved = _judged(state, loss)
             is_best = state.best_step == state.step
-            seconds = time.monotonic() - before
-            yield Evaluated(state.step, loss, accuracy, is_best, seconds)
+            yield Evaluated(state.step, loss, accuracy, is_best, time.monotonic() - before)
             yield _save(training, state, optimizer)
-            finished = state.evaluations_without_gain >= training.schedule.patience
-        elif stopping:
+        elif 0 < pause_at_step <= state.step or should_stop():
+            break
+        else:
+            stepped = _step(training, optimizer, state.step + 1, next(draws), should_stop)
+            if stepped is None:
+                break
+            if not (math.isfinite(stepped.loss) and math.isfinite(stepped.gradient_norm)):
+                yield _diverged(stepped.step, training)
+                return
+            due = _ends_with_evaluation(training, stepped.step)
+            state = state.model_copy(update={"step": stepped.step, "evaluation_due": due})
+            yield stepped
+    if not _is_over(training, state):
+        if state != saved:
             yield _save(training, state, optimizer)
-        if stopping and state.step < training.total_steps and not finished:
-            yield Stopped(state.step)
-            return
+        yield Stopped(state.step, state.best_loss)
+        return
+    finished_early = _is_out_of_patience(training, state)
     load_trained(model, best_checkpoint(training.checkpoints).learned())
     model.eval()
     early = f"no better validation loss in {training.schedule.patience} evaluations"
@@ -152,16 +166,37 @@ def train(
         step=state.step,
         best_step=state.best_step,
         best_loss=state.best_loss or 0.0,
-        reason=early if finished else "all steps taken",
+        reason=early if finished_early else "all steps taken",
         seconds=time.monotonic() - started_at,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 
 
+def _is_over(training: Training, state: TrainerState) -> bool:
+    if state.evaluation_due:
+        return False
+    return state.step >= training.total_steps or _is_out_of_patience(training, state)
+
+
+def _is_out_of_patience(training: Training, state: TrainerState) -> bool:
+    return state.evaluations_without_gain >= training.schedule.patience
+
+
+def _ends_with_evaluation(training: Training, step: int) -> bool:
+    return step % training.steps_between_evaluations == 0 or step == training.total_steps
+
+
 def _step(
-    training: Training, optimizer: torch.optim.Optimizer, step: int, items: list[Encoded]
-) -> Stepped:
-    """Take one optimizer step: exact mean loss per supervised token over all micro-batches."""
+    training: Training,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    items: list[Encoded],
+    should_stop: Callable[[], bool],
+) -> Stepped | None:
+    """Take one optimizer step: exact mean loss per supervised token over all micro-batches.
+
+    None where it was given up: then it left no trace, and the run stands at the step before.
+    """
     before = time.monotonic()
     torch.manual_seed(training.seed * 1_000_003 + step)  # dropout of this step, also on resume
     training.language_model.model.train()
@@ -169,6 +204,9 @@ def _step(
     num_supervised = sum(item.num_supervised for item in items)
     total, num_tokens = 0.0, 0
     for start in range(0, len(items), size):
+        if time.monotonic() - before > _LONG_STEP_SECONDS and should_stop():
+            optimizer.zero_grad(set_to_none=True)
+            return None
         batch = collate(items[start : start + size], training.language_model)
         loss = loss_sum(training.language_model, batch) / num_supervised
         loss.backward()
@@ -208,15 +246,10 @@ def _validation_batches(training: Training) -> list[Batch]:
 
 def _judged(state: TrainerState, loss: float) -> TrainerState:
     if state.best_loss is None or loss < state.best_loss:
-        return state.model_copy(
-            update={
-                "best_step": state.step,
-                "best_loss": loss,
-                "evaluations_without_gain": 0,
-            }
-        )
-    worse = state.evaluations_without_gain + 1
-    return state.model_copy(update={"evaluations_without_gain": worse})
+        gain = {"best_step": state.step, "best_loss": loss, "evaluations_without_gain": 0}
+    else:
+        gain = {"evaluations_without_gain": state.evaluations_without_gain + 1}
+    return state.model_copy(update={"evaluation_due": False, **gain})
 
 
 def _save(training: Training, state: TrainerState, optimizer: torch.optim.Optimizer) -> Saved:
@@ -226,7 +259,7 @@ def _save(training: Training, state: TrainerState, optimizer: torch.optim.Optimi
         for moment, value in optimizer.state[parameter].items():
             moments[f"{name}/{moment}"] = value
     checkpoint = save_checkpoint(training.checkpoints, state, learned, moments)
-    prune_checkpoints(training.checkpoints, keep_newest=_KEEP_NEWEST, keep_step=state.best_step)
+    prune_checkpoints(training.checkpoints, state, keep_newest=_KEEP_NEWEST)
     return Saved(state.step, checkpoint.folder.name, state.best_step == state.step)
 
 

@@ -1,7 +1,11 @@
 """Where things are kept, and how an id becomes a folder.
 
-STUDIO_HOME/uploads/<id>/    datasets/<id>/    plans/<id>.yaml    jobs/<id>/
+STUDIO_HOME/uploads/<id>/    datasets/<id>/    plans/<id>.yaml    jobs/<id>/    sweeps/<id>.json
+            trash/<id>/      jobs that were deleted and can be restored
             latest/<kind>    the id that "latest" stands for
+            queue.json       which jobs wait and which run, in order
+            keys/<sha256>    the job that a submitter's key stands for
+            locks/<name>     held by who uses a device, the queue, or the whole home
             test_looks/<sha256 of the upload>.jsonl    which rows were scored when
 """
 
@@ -10,27 +14,28 @@ import secrets
 import time
 from pathlib import Path
 
+from engine.jobs import JOB_KINDS, Job
 from studio.settings import studio_home
 from templates.errors import RunError
 from templates.files import disk_errors, write_atomically
 
 LATEST = "latest"
-_PLACES = {
+_PLACES: dict[str, str] = {
     "upload": "uploads",
     "dataset": "datasets",
     "plan": "plans",
-    "train": "jobs",
-    "compare": "jobs",
+    "sweep": "sweeps",
+    **{kind: "jobs" for kind in JOB_KINDS},
 }
-_PREFIXES = {
-    "upload": "up",
-    "dataset": "ds",
-    "plan": "plan",
-    "train": "train",
-    "compare": "compare",
+_PREFIXES = {kind: kind for kind in _PLACES} | {"upload": "up", "dataset": "ds"}
+_CALLED = {kind: kind for kind in _PLACES} | {
+    "train": "run",
+    "compare": "comparison",
+    "predict": "prediction",
+    "publish": "publication",
+    "fetch": "fetched base",
 }
-_CALLED = {**{kind: kind for kind in _PLACES}, "train": "run", "compare": "comparison"}
-_VERBS = {**{kind: kind for kind in _PLACES}, "dataset": "prepare"}
+_VERBS = {kind: kind for kind in _PLACES} | {"dataset": "prepare"}
 _ID = re.compile(r"[a-z]+-[a-z0-9-]*")
 
 
@@ -49,7 +54,7 @@ class Home:
         """Give the folder that holds all things of a kind.
 
         Args:
-            kind: upload, dataset, plan, train or compare.
+            kind: upload, dataset, plan, sweep, or a kind of job.
 
         Returns:
             An existing folder.
@@ -63,19 +68,21 @@ class Home:
         """Name a new thing; ids sort by time.
 
         Args:
-            kind: upload, plan, train or compare.
+            kind: upload, plan, sweep, or a kind of job.
 
         Returns:
             A path that does not exist yet.
         """
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        return self.place(kind) / f"{_PREFIXES[kind]}-{stamp}-{secrets.token_hex(2)}"
+        now = time.time()
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(now))
+        end = f"{int(now % 1 * 1000):03}{secrets.token_hex(2)}"
+        return self.place(kind) / f"{_PREFIXES[kind]}-{stamp}-{end}"
 
     def find(self, kind: str, reference: str) -> Path:
         """Find a thing by id, by the beginning of its id, or the latest.
 
         Args:
-            kind: upload, dataset, plan, train or compare.
+            kind: upload, dataset, plan, sweep, or a kind of job.
             reference: an id, an unambiguous beginning, or "latest".
 
         Returns:
@@ -103,11 +110,62 @@ class Home:
             fix=f"Give one of these ids: {known}",
         )
 
+    def find_job(self, reference: str) -> Job:
+        """Find a job of any kind.
+
+        Args:
+            reference: an id, an unambiguous beginning, a kind for the latest of that kind, or
+                "latest" for the newest of all.
+
+        Returns:
+            The job.
+
+        Raises:
+            RunError: none or several match.
+        """
+        if reference == LATEST:
+            found = self.jobs()
+            if not found:
+                raise RunError("There is no job yet", fix="Run train first")
+            return found[-1]
+        kind = reference.partition("-")[0]
+        if reference == kind:  # such as "train": the latest of them
+            reference = LATEST
+        if kind not in JOB_KINDS:
+            raise RunError(
+                f"There is no job {reference!r}",
+                fix="List them: python app.py jobs list",
+            )
+        return Job(self.find(kind, reference))
+
+    def jobs(self) -> list[Job]:
+        """List the jobs of every kind.
+
+        Returns:
+            The oldest first.
+        """
+        folders = [path for path in self.place("train").iterdir() if not path.name.startswith(".")]
+        return [Job(folder) for folder in sorted(folders, key=_made)]
+
+    def lock(self, name: str) -> Path:
+        """Name the file that stands for a device, the queue, or the home.
+
+        Args:
+            name: such as "cpu".
+
+        Returns:
+            A file to hold an `flock` on; its folder exists.
+        """
+        folder = self.root / "locks"
+        with disk_errors("the studio's folder"):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.lock"
+
     def mark_latest(self, kind: str, name: str) -> None:
         """Remember what a verb has just made or gone on with.
 
         Args:
-            kind: upload, dataset, plan, train or compare.
+            kind: upload, dataset, plan, sweep, or a kind of job.
             name: its id.
         """
         folder = self.root / LATEST
@@ -124,10 +182,17 @@ class Home:
         """List all things of a kind.
 
         Args:
-            kind: upload, dataset, plan, train or compare.
+            kind: upload, dataset, plan, sweep, or a kind of job.
 
         Returns:
             Paths, the newest last.
         """
         paths = self.place(kind).glob(f"{_PREFIXES[kind]}-*")
-        return sorted(paths, key=lambda path: (path.stat().st_mtime, path.name))
+        if kind == "dataset":  # named after content
+            return sorted(paths, key=lambda path: (path.stat().st_mtime, path.name))
+        return sorted(paths, key=_made)
+
+
+def _made(folder: Path) -> str:
+    """Ids say when they were made, behind their kind."""
+    return folder.name.partition("-")[2]

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Table
 from rich.text import Text
 
+from engine.liveness import is_out_of_memory, memory_ran_out
 from studio.settings import studio_home
 from templates.errors import StudioError
 
@@ -48,7 +49,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             _say_error("Stopped", "", "Run the verb again to go on", as_json)
             raise typer.Exit(130) from None
-        except typer.Exit:
+        except (typer.Exit, typer.Abort):
             raise
         except Exception as error:  # nobody should read a traceback; it is kept for a bug report
             foreseen = out_of_memory(error)
@@ -75,16 +76,10 @@ def out_of_memory(error: Exception) -> StudioError | None:
     Returns:
         The sentence, or None where it is something else.
     """
-    words = str(error).lower()
-    if not isinstance(error, MemoryError) and not (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in words or "can't allocate memory" in words)
-    ):
+    if not is_out_of_memory(error):
         return None
-    return StudioError(
-        "The memory of this machine is used up",
-        fix="Lower micro_batch_size or max_length_tokens, take qlora, or choose a smaller base",
-    )
+    sentence = memory_ran_out()
+    return StudioError(sentence.what, fix=sentence.fix)
 
 
 def _keep_traceback() -> Path | None:

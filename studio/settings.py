@@ -15,13 +15,42 @@ def studio_home() -> Path:
     return Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".studio").expanduser()
 
 
+_DEFAULTS = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",  # a token is used only where one is given
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "OMP_WAIT_POLICY": "PASSIVE",  # waiting threads leave the cores to other programs
+}
+# What a child needs to find programs, folders, devices and the network; no token, no secret.
+_PASSED_ON = (
+    "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "HF_HOME", "HF_HUB_CACHE", "HF_ENDPOINT", "HF_HUB_DISABLE_XET", "XDG_CACHE_HOME",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+    HOME_VARIABLE,
+)  # fmt: skip
+_PASSED_ON_FAMILIES = ("LC_", "OMP_", "MKL_")
+
+
 def prepare_environment() -> None:
     """Set what libraries read when they are imported; what a person set stays."""
-    for name, value in (
-        ("HF_HUB_DISABLE_TELEMETRY", "1"),
-        ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1"),  # a token is used only where one is given
-        ("TOKENIZERS_PARALLELISM", "false"),
-        ("TRANSFORMERS_VERBOSITY", "error"),
-        ("OMP_WAIT_POLICY", "PASSIVE"),  # waiting threads leave the cores to other programs
-    ):
+    for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def child_environment(*, offline: bool) -> dict[str, str]:
+    """Choose what a child process sees of the environment.
+
+    Args:
+        offline: whether the Hub must not be asked: bases come from this machine.
+
+    Returns:
+        Few variables, by name, and none that may hold a token.
+    """
+    passed_on = {
+        name: value
+        for name, value in os.environ.items()
+        if name in _PASSED_ON or name in _DEFAULTS or name.startswith(_PASSED_ON_FAMILIES)
+    }
+    return {**_DEFAULTS, **passed_on, **({"HF_HUB_OFFLINE": "1"} if offline else {})}

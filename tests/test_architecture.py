@@ -29,11 +29,14 @@ OWNERS = {
 FORBIDDEN = {"peft", "trl", "pickle", "marshal", "shelve", "dill", "joblib"}
 # Engine files that a light process may import: nothing they reach imports torch.
 TORCH_FREE = (
-    "plan", "events", "jobs", "model_folder", "planning/estimate", "comparing/comparison",
-    "publishing/publication", "publishing/card", "publishing/snippet",
+    "plan", "events", "jobs", "liveness", "model_folder", "planning/estimate", "planning/shown",
+    "comparing/comparison", "publishing/publication", "publishing/card", "publishing/snippet",
 )  # fmt: skip
 # Folders whose `__init__.py` is a sign that names every file.
-SIGNS = (*ROOMS, "engine/planning", "engine/comparing", "engine/publishing")
+SIGNS = (
+    *ROOMS, "engine/planning", "engine/comparing", "engine/publishing",
+    "studio/jobs", "studio/runs", "studio/work",
+)  # fmt: skip
 # The only files with imports inside functions: so that --help is instant, or a slow library waits.
 LAZY = ("app.py", "engine/quantise.py", "studio/verbs/")
 

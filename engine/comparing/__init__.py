@@ -9,6 +9,7 @@ prompting.py        the prompts of an arm as tokens; the same cutting for all
 decoding.py         greedy text, and the likeliest label
 reading.py          prompts behind a shared context: cache, mask, positions
 classical.py        the most frequent label; TF-IDF and logistic regression
+scoring.py          answers against what was expected
 metrics.py          accuracy, F1, exact match, chrF, BLEU, ROUGE-L
 statistics.py       intervals, exact tests, how many rows would settle it
 """

@@ -8,7 +8,8 @@ from engine.comparing.classical import most_frequent_label, train_classical
 from engine.comparing.comparison import ArmKind, Search, Setting
 from engine.comparing.decoding import Progress
 from engine.comparing.few_shot import FewShotPrompt
-from engine.comparing.prompting import Question, answers_to, build_prompts, score_answers
+from engine.comparing.prompting import Question, answers_to, build_prompts
+from engine.comparing.scoring import score_answers
 from engine.language_model import LanguageModel
 from templates.example import Example
 from templates.render import describe_task

@@ -37,10 +37,9 @@ from engine.comparing.metrics import METRICS, MetricResult, metrics_for
 from engine.comparing.prompting import (
     Question,
     build_prompts,
-    expected_answers,
     longest_answer_tokens,
-    score_answers,
 )
+from engine.comparing.scoring import expected_answers, score_answers
 from engine.comparing.statistics import interval, verdict
 from engine.language_model import LanguageModel
 from templates.dataset import Dataset

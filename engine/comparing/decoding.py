@@ -20,6 +20,7 @@ from engine.comparing.reading import (
 from engine.language_model import LanguageModel
 
 Progress = Callable[[int, int], None]
+_UNFINISHED = "\ufffd"  # what a decoder writes for a character whose bytes are not all there
 _MOST_LOGITS = 64_000_000  # fp32 numbers in one forward pass: 256 MB
 
 
@@ -58,6 +59,45 @@ def generate(
             for row, text in zip(rows, texts, strict=True):
                 answers[row] = text
     return answers
+
+
+def generate_pieces(
+    language_model: LanguageModel,
+    context_ids: Ids,
+    prompt: Ids,
+    *,
+    stop: str,
+    max_new_tokens: int,
+) -> Iterator[str]:
+    """Answer one prompt greedily, and say each piece of text as soon as nothing can change it.
+
+    Args:
+        language_model: the model; between pieces in the mode it was in.
+        context_ids: tokens that stand before the prompt, soft prompt and opening included.
+        prompt: the prompt.
+        stop: the text that ends an answer; "" leaves it to the end token.
+        max_new_tokens: longest answer.
+
+    Yields:
+        One piece a token, often ""; joined, they are what `generate` answers.
+    """
+    check_room(language_model, context_ids, [prompt], 1)
+    context, [rest] = share(context_ids, [prompt])
+    window = language_model.context_tokens + language_model.num_virtual_tokens
+    most_tokens = min(max_new_tokens, window - len(context) - len(rest))
+    answer = _Answer(language_model, rest[-1], stop)
+    with evaluating(language_model):
+        reading = Reading(language_model, context)
+        logits = reading.read_prompts([rest])
+    said = ""
+    while answer.add(token := int(logits.argmax(dim=-1))) and len(answer.ids) < most_tokens:
+        certain = answer.certain_text
+        yield certain[len(said) :]
+        said = max(said, certain, key=len)
+        ids = torch.tensor([[token]], device=language_model.device)
+        with evaluating(language_model):
+            logits = reading.read(ids, torch.ones_like(ids), keep=1)[:, -1]
+    yield answer.text[len(said) :]
 
 
 def score_labels(
@@ -179,6 +219,15 @@ class _Answer:
 
     def _decoded(self) -> str:
         return self._language_model.decode(self._anchor + self.ids)[len(self._before) :]
+
+    @property
+    def certain_text(self) -> str:
+        """The beginning of `text` that no further token can change."""
+        text = self._decoded().rstrip(_UNFINISHED)
+        # The end may turn out to be the beginning of the stop sequence, or blanks at the end.
+        lengths = range(min(len(self._stop), len(text)), 0, -1)
+        held = next((size for size in lengths if text.endswith(self._stop[:size])), 0)
+        return text[: len(text) - held].strip()
 
     @property
     def text(self) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from engine.comparing.comparison import Search, Trial
 from engine.comparing.decoding import Progress
 from engine.comparing.demonstrations import Candidate, candidates, demonstrations_for
-from engine.comparing.prompting import Question, answers_to, build_prompts, score_answers
+from engine.comparing.prompting import Question, answers_to, build_prompts
+from engine.comparing.scoring import score_answers
 from engine.language_model import LanguageModel
 from templates.errors import PlanError
 from templates.example import Example

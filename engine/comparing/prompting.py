@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.comparing.decoding import Progress, generate, score_labels
-from engine.comparing.metrics import MetricResult, score
 from engine.language_model import LanguageModel
 from templates.errors import PlanError
 from templates.example import Example
-from templates.render import Rendered, answer_text, render
-from templates.template import Metric, Template
+from templates.render import Rendered, render
+from templates.template import Template
 
 _SPARE_ANSWER_TOKENS = 4
 
@@ -174,40 +173,6 @@ def answers_to(
         batch_size=question.batch_size,
         progress=progress,
     )
-
-
-def expected_answers(example: Example, template: Template) -> tuple[str, ...]:
-    """List the acceptable answers to an item.
-
-    Args:
-        example: an item with its answer.
-        template: says where the answer stands.
-
-    Returns:
-        The label, or all references; at least one.
-    """
-    if template.has_labels:
-        assert example.label is not None
-        return (example.label,)
-    return example.references or (answer_text(example, template),)
-
-
-def score_answers(
-    metric: Metric, answers: Sequence[str], examples: Sequence[Example], question: Question
-) -> MetricResult:
-    """Score the answers to some items.
-
-    Args:
-        metric: which score.
-        answers: N answers.
-        examples: the N items.
-        question: gives template and labels.
-
-    Returns:
-        The result.
-    """
-    expected = [expected_answers(example, question.template) for example in examples]
-    return score(metric, answers, expected, labels=question.labels)
 
 
 def longest_answer_tokens(

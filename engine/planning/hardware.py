@@ -108,7 +108,7 @@ def measure_hardware(device: str = "cpu", *, quick: bool = True) -> Hardware:
     finally:
         torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(num_threads)
-    available, total = _memory_bytes() if on_cpu else torch.cuda.mem_get_info(target)
+    available, total = memory_bytes() if on_cpu else torch.cuda.mem_get_info(target)
     return Hardware(
         device="cpu" if on_cpu else "cuda",
         name=_processor_name() if on_cpu else torch.cuda.get_device_name(target),
@@ -195,8 +195,12 @@ def _median_seconds(
     return statistics.median(times)
 
 
-def _memory_bytes() -> tuple[int, int]:
-    """Find available and total memory, less where a control group allows less."""
+def memory_bytes() -> tuple[int, int]:
+    """Find how much memory this process may use.
+
+    Returns:
+        Available and total bytes; less than the machine's where a control group allows less.
+    """
     machine = psutil.virtual_memory()
     available, total = int(machine.available), int(machine.total)
     limit, used = _control_group_bytes()

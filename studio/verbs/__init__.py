@@ -5,11 +5,16 @@ import typer
 from studio.screen import verb
 from studio.verbs.compare import compare
 from studio.verbs.demo import demo
+from studio.verbs.jobs import VERBS
 from studio.verbs.plan import plan
 from studio.verbs.predict import predict
 from studio.verbs.prepare import prepare
 from studio.verbs.publish import publish
+from studio.verbs.runs import RUN_VERBS
+from studio.verbs.serve import serve
+from studio.verbs.sweep import sweep
 from studio.verbs.train import train
+from studio.verbs.try_prompt import try_prompt
 from studio.verbs.upload import upload
 
 app = typer.Typer(
@@ -20,5 +25,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (upload, prepare, plan, train, compare, publish, predict, demo):
+for command in (upload, prepare, plan, train, sweep, compare, publish, predict, serve, demo):
     app.command()(verb(command))
+app.command("try")(verb(try_prompt))
+jobs = typer.Typer(
+    help="Everything that waits, runs or is done: watch, stop, go on, name, compare, delete.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+for name, function in (*VERBS, *RUN_VERBS):
+    jobs.command(name)(verb(function))
+app.add_typer(jobs, name="jobs")

@@ -1,23 +1,17 @@
 """compare: the tuned model against prompting, on the rows nobody trained on."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from engine.comparing.comparison import Comparison, sentence, write_comparison, write_predictions
-from engine.jobs import Job, create_job
+from engine.comparing.comparison import Comparison, read_comparison, sentence
+from engine.jobs import Job
+from studio.doing import do
 from studio.home import Home
-from studio.screen import progress, say, say_json, say_table
-from studio.verbs.train import planned
+from studio.jobs.requests import CompareRequest
+from studio.records import COMPARISON, PREDICTIONS, require_finished
+from studio.screen import say, say_json, say_table
 from studio.verbs.upload import Json
-from templates.dataset import read_dataset, read_split, record_test_look
-from templates.errors import RunError
-
-if TYPE_CHECKING:
-    from engine.checkpoints import Checkpoint
-
-COMPARISON = "comparison.json"
-PREDICTIONS = "predictions.jsonl"
 
 
 def compare(
@@ -29,48 +23,13 @@ def compare(
     json: Json = False,
 ) -> str:
     """Compare a tuned model with prompting, and say whether it is better."""
-    from engine.base_model import load_base  # noqa: PLC0415
-    from engine.comparing.compare import CompareRequest  # noqa: PLC0415
-    from engine.comparing.compare import compare as run_comparison  # noqa: PLC0415
-    from engine.planning.hardware import prepare_process  # noqa: PLC0415
-    from engine.runs import load_run, open_planned_base  # noqa: PLC0415
-
-    prepare_process()
     home = Home()
     train_job = Job(home.find("train", run))
-    plan = planned(train_job)
-    folder = home.find("dataset", plan.dataset_id)
-    dataset = read_dataset(folder)
-    checkpoint = finished_checkpoint(train_job)  # an unfinished run costs no look
-    request = CompareRequest(
-        base_id=plan.base.id,
-        run_id=train_job.id,
-        weights_sha256=checkpoint.weights_sha256,
-        seed=seed,
-        max_new_tokens=max_new_tokens,
-    )
-    job = create_job(home.new("compare"), "compare", request.model_dump(mode="json"))
-    test = read_split(folder, "test")
-    looks = record_test_look(
-        home.root / "test_looks" / f"{dataset.upload_sha256}.jsonl",
-        {row for example in test for row in example.source_rows},
-        job.id,
-    )
-    with progress("Comparing") as tick:
-        comparison, predictions = run_comparison(
-            request,
-            base=load_base(open_planned_base(plan), plan.base.precision),
-            tuned=lambda: load_run(plan, train_job.checkpoints),
-            dataset=dataset,
-            train=read_split(folder, "train"),
-            validation=read_split(folder, "validation"),
-            test=test,
-            test_looks=looks,
-            progress=lambda stage, done, total: tick(done / max(1, total), stage),
-        )
-    write_predictions(job.folder / PREDICTIONS, predictions)
-    write_comparison(job.folder / COMPARISON, comparison)
+    require_finished(train_job)
+    request = CompareRequest(run_id=train_job.id, seed=seed, max_new_tokens=max_new_tokens)
+    job = do(home, request)
     home.mark_latest("compare", job.id)
+    comparison = read_comparison(job.folder / COMPARISON)
     if json:
         say_json({"id": job.id, "comparison": comparison.model_dump(mode="json")})
         return job.id
@@ -78,29 +37,6 @@ def compare(
     say(f"All answers: {job.folder / PREDICTIONS}")
     say(f"Kept as {job.id}. Next: python app.py publish {train_job.id} --to my-model")
     return job.id
-
-
-def finished_checkpoint(job: Job) -> "Checkpoint":
-    """Open the weights of a run that is done; others may still change.
-
-    Args:
-        job: a train job.
-
-    Returns:
-        Its best checkpoint.
-
-    Raises:
-        RunError: the run has not finished.
-    """
-    from engine.checkpoints import best_checkpoint  # noqa: PLC0415
-
-    if job.state() != "finished":
-        raise RunError(
-            f"The run is {job.state()}, and its weights may still change",
-            where=job.id,
-            fix=f"Finish it first: python app.py train --resume {job.id}",
-        )
-    return best_checkpoint(job.checkpoints)
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -8,6 +8,7 @@ import typer
 from engine.plan import Limits, Precision, Schedule, write_plan
 from engine.planning.estimate import CostEstimate
 from studio.home import Home
+from studio.records import keep_estimate
 from studio.screen import say, say_json, say_table
 from studio.verbs.upload import Json
 from templates.dataset import read_dataset
@@ -51,7 +52,7 @@ def plan(
         say_table("Methods", ("name", "family", "what it does"), rows)
         return ""
     method_fields = get_method(method).options.model_fields
-    options, schedule, limits = _sort_options(option or [], method_fields)
+    options, schedule, limits = sort_options(option or [], method_fields)
     prepare_process()  # speeds are measured with the settings that training uses
     home = Home()
     folder = home.find("dataset", dataset)
@@ -77,6 +78,7 @@ def plan(
     if save is not None:
         write_atomically(save, write_plan(value, as_json=save.suffix == ".json"))
     write_atomically(path, write_plan(value))
+    keep_estimate(home, value, estimate)
     home.mark_latest("plan", path.stem)
     if json:
         say_json(
@@ -95,10 +97,21 @@ def plan(
     return path.stem
 
 
-def _sort_options(
+def sort_options(
     items: list[str], method_fields: Any
 ) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Give each NAME=VALUE to the value that has a field of that name."""
+    """Give each NAME=VALUE to the value that has a field of that name.
+
+    Args:
+        items: as typed.
+        method_fields: of the method's options.
+
+    Returns:
+        What is for the method, for the schedule, and for the limits.
+
+    Raises:
+        PlanError: a value is missing, or nothing has that name.
+    """
     sorted_: tuple[dict[str, str], dict[str, str], dict[str, str]] = ({}, {}, {})
     fields = (method_fields, Schedule.model_fields, Limits.model_fields)
     for item in items:

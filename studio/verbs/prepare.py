@@ -7,11 +7,14 @@ import typer
 import yaml
 from rich.text import Text
 
+from studio.doing import do
 from studio.home import Home
-from studio.screen import out, progress, say, say_json, say_table, visible
+from studio.jobs.requests import PrepareRequest
+from studio.records import PREPARED, Prepared
+from studio.screen import out, say, say_json, say_table, visible
 from studio.verbs.upload import Json
 from templates.builtin import TEMPLATES
-from templates.dataset import Dataset, read_split
+from templates.dataset import Dataset, read_dataset, read_split
 from templates.errors import DataError
 from templates.files import disk_errors
 from templates.values import parse
@@ -57,10 +60,8 @@ def prepare(
     json: Json = False,
 ) -> str:
     """Turn an upload into examples in three splits."""
-    from data_prep.prepare import prepare as run  # noqa: PLC0415
     from data_prep.recipe import PrepRecipe, complete, propose_recipe  # noqa: PLC0415
     from data_prep.upload import load_upload  # noqa: PLC0415
-    from engine.base_model import load_reader, locate_base  # noqa: PLC0415
 
     home = Home()
     folder = home.find("upload", upload)
@@ -73,9 +74,15 @@ def prepare(
         _choose_columns(content, input or [], label, answer, turns, split)
         _choose_steps(content, skip or [], augment or [], option or [])
         chosen = complete(parse(PrepRecipe, content, where="options", error=DataError))
-    reader = load_reader(locate_base(base))
-    with progress("Preparing") as tick:
-        dataset = run(folder, chosen, home.place("dataset"), tokenise=reader.encode, progress=tick)
+    request = PrepareRequest(
+        upload_id=folder.name,
+        recipe=chosen.model_dump(mode="json"),
+        base=base,
+        preview=preview,
+    )
+    job = do(home, request)
+    prepared = Prepared.model_validate_json((job.folder / PREPARED).read_text(encoding="utf-8"))
+    dataset = read_dataset(home.place("dataset") / prepared.dataset_id)
     home.mark_latest("dataset", dataset.id)
     dataset_folder = home.place("dataset") / dataset.id
     if export is not None:
@@ -84,7 +91,7 @@ def prepare(
         say_json(dataset.model_dump(mode="json"))
         return dataset.id
     _show(dataset)
-    _show_preview(dataset, dataset_folder, reader, preview)
+    _show_preview(prepared)
     say(f"Kept as {dataset.id}. Next: python app.py plan {dataset.id} --base {base}")
     return dataset.id
 
@@ -192,18 +199,15 @@ def _show(dataset: Dataset) -> None:
         say(f"Warning: {warning}")
 
 
-def _show_preview(dataset: Dataset, folder: Path, reader: Any, count: int) -> None:
-    from engine.planning.preview import preview, token_lengths  # noqa: PLC0415
-
-    examples = read_split(folder, "train")
-    lengths = token_lengths(reader, examples, dataset.template)
+def _show_preview(prepared: Prepared) -> None:
+    lengths = prepared.lengths
     say(
         f"Training examples have {lengths.min_tokens} to {lengths.max_tokens} tokens, half of "
         f"them at most {lengths.median_tokens:.0f}; the base reads {lengths.context_tokens}, "
         f"{lengths.num_over_context} are longer. The loss sees "
         f"{100 * lengths.supervised_ratio:.0f} % of the tokens.\n"
     )
-    for item in preview(reader, examples, dataset.template, count=count):
+    for item in prepared.preview:
         text = Text()
         for piece in item.pieces:
             style = "black on green" if piece.supervised else "dim"

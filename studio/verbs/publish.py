@@ -1,17 +1,18 @@
 """publish: the tuned model as a folder others can load, with what was measured."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from engine.comparing.comparison import Comparison, read_comparison
 from engine.jobs import Job
-from engine.publishing.publication import Form, parity_sentence
+from engine.publishing.publication import Form, Publication, parity_sentence
+from studio.doing import do
 from studio.home import Home
-from studio.screen import progress, say, say_json, say_table
-from studio.verbs.compare import COMPARISON, finished_checkpoint
-from studio.verbs.train import planned
+from studio.jobs.requests import PublishRequest
+from studio.records import PUBLICATION, require_finished
+from studio.screen import say, say_json, say_table
 from studio.verbs.upload import Json
 
 
@@ -26,21 +27,15 @@ def publish(
     json: Json = False,
 ) -> None:
     """Write adapter or merged model, model card and measurements into a folder."""
-    from engine.publishing.publish import FinishedRun  # noqa: PLC0415
-    from engine.publishing.publish import publish as run_publish  # noqa: PLC0415
-
     home = Home()
     job = Job(home.find("train", run))
-    plan = planned(job)
-    finished_checkpoint(job)
-    with progress("Publishing"):
-        finished = FinishedRun(
-            plan,
-            job.checkpoints,
-            home.find("dataset", plan.dataset_id),
-            newest_comparison(home, job.id),
-        )
-        publication = run_publish(finished, to, form=form, name=name or to.name, zipped=zip)
+    require_finished(job)
+    target = Path(os.path.abspath(to.expanduser()))
+    request = PublishRequest(
+        run_id=job.id, form=form, name=name or to.name, to=str(target), zipped=zip
+    )
+    written = do(home, request).folder / PUBLICATION
+    publication = Publication.model_validate_json(written.read_text(encoding="utf-8"))
     if json:
         say_json(publication.model_dump(mode="json"))
         return
@@ -49,22 +44,3 @@ def publish(
     say(parity_sentence(publication.parity, publication.effect))
     if publication.archive:
         say(f"Also as {publication.archive.name}, {publication.archive.size_bytes:,} bytes.")
-
-
-def newest_comparison(home: Home, run_id: str) -> Comparison | None:
-    """Find the newest finished comparison of a run.
-
-    Args:
-        home: where jobs are kept.
-        run_id: the train job.
-
-    Returns:
-        The comparison, or None.
-    """
-    for folder in reversed(home.all("compare")):
-        if not (folder / COMPARISON).is_file():
-            continue  # never finished
-        comparison = read_comparison(folder / COMPARISON)
-        if comparison.run_id == run_id:
-            return comparison
-    return None

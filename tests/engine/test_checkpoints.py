@@ -1,5 +1,3 @@
-import resource
-import signal
 from pathlib import Path
 
 import pytest
@@ -66,31 +64,40 @@ def test_a_killed_save_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
     (leftover / "learned.safetensors").write_bytes(b"half")
     found, _ = newest_checkpoint(tmp_path)
     assert found is not None and found.state.step == 1
-    prune_checkpoints(tmp_path, keep_newest=2, keep_step=1)
+    save(tmp_path, 2)
     assert not leftover.exists()
 
 
 def test_pruning_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     for step in range(1, 7):
         save(tmp_path, step, best=2)
-    prune_checkpoints(tmp_path, keep_newest=2, keep_step=2)
+    prune_checkpoints(tmp_path, TrainerState(step=6, best_step=2), keep_newest=2)
     assert sorted(path.name[-1] for path in tmp_path.glob("step-*")) == ["2", "5", "6"]
     assert best_checkpoint(tmp_path).folder.name == "step-00000002"
 
 
-def test_a_full_disk_is_a_sentence_and_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    save(tmp_path, 1)
-    big = {"w": torch.zeros(300_000)}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    try:
-        with pytest.raises(RunError, match=r"disk is full.*Free some space"):
-            save_checkpoint(tmp_path, TrainerState(step=2), big, {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+def test_saved_again_the_later_save_counts_and_the_older_goes(tmp_path: Path) -> None:
+    save(tmp_path, 3)
+    for number in range(1, 12):
+        name = save(tmp_path, 3, best=3, scale=float(number)).name
+        assert name == f"step-00000003.{number:02d}"
+        found, _ = newest_checkpoint(tmp_path)
+        assert found is not None and found.folder.name == name
+        prune_checkpoints(tmp_path, found.state, keep_newest=2)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert best_checkpoint(tmp_path).folder.name == name
+
+
+def test_pruning_never_takes_what_was_just_saved(tmp_path: Path) -> None:
+    """Two later ones were damaged, so the run stands before them; they must not count."""
+    for step in (3, 12, 15):
+        save(tmp_path, step, best=3)
+    for step in (12, 15):
+        (tmp_path / f"step-{step:08d}" / "state.json").unlink()
+    save(tmp_path, 4, best=3)
+    prune_checkpoints(tmp_path, TrainerState(step=4, best_step=3), keep_newest=2)
+    found, notices = newest_checkpoint(tmp_path)
+    assert found is not None and found.state.step == 4 and not notices
 
 
 def test_no_checkpoint_is_a_sentence(tmp_path: Path) -> None:

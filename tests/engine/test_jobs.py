@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from engine.events import Evaluated, Failed, Finished, Saved, Started, Stepped, Stopped
-from engine.jobs import Job, create_job
+from engine.jobs import Job, JobStatus, create_job
 from templates.errors import RunError
 
 
@@ -29,11 +29,11 @@ def test_request_is_written_once_and_read_by_kind(tmp_path: Path) -> None:
 
 def test_a_resumed_story_drops_steps_taken_twice(tmp_path: Path) -> None:
     job = create_job(tmp_path / "train-1", "train", {})
-    assert job.state() == "new"
+    assert job.status() == JobStatus("new")
     first = job.start_attempt()
     for event in (started(1), stepped(1), Saved(1, "step-1", True), stepped(2), stepped(3)):
         first.write(event)
-    assert job.state() == "unfinished"
+    assert job.status().state == "interrupted"
     second = job.start_attempt()
     for event in (started(2), stepped(2), Evaluated(2, 0.5, 0.9, True, 0.1)):
         second.write(event)
@@ -41,7 +41,7 @@ def test_a_resumed_story_drops_steps_taken_twice(tmp_path: Path) -> None:
     steps = [event.step for event in job.events() if isinstance(event, Stepped)]
     assert steps == [1, 2]
     assert job.events()[0] == started(1)
-    assert job.state() == "finished"
+    assert job.status().state == "finished"
 
 
 def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
 def test_the_last_event_decides_the_state(tmp_path: Path, event: Stopped, state: str) -> None:
     job = create_job(tmp_path / "train-1", "train", {})
     job.start_attempt().write(event)
-    assert job.state() == state
+    assert job.status().state == state
 
 
 def test_events_carry_their_time(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_killed_before_its_first_event_a_run_can_begin_again(tmp_path: Path) -> 
     again = job.start_attempt()
     assert again.path.parent.name == "2"
     again.write(started(1))
-    assert job.state() == "unfinished"
+    assert job.status().state == "interrupted"
 
 
 def test_a_resume_that_fails_at_once_does_not_erase_the_story(tmp_path: Path) -> None:
@@ -85,15 +85,15 @@ def test_a_resume_that_fails_at_once_does_not_erase_the_story(tmp_path: Path) ->
     for event in (started(1), stepped(1), Saved(1, "step-1", True)):
         first.write(event)
     job.start_attempt().write(Failed("The base model's files changed", "Plan again"))
-    assert stepped(1) in job.events() and job.state() == "failed"
+    assert stepped(1) in job.events() and job.status().state == "failed"
     first.write(Finished(1, 1, 0.5, "all steps taken", 1.0, 1))
-    assert job.state() == "finished"
+    assert job.status().state == "finished"
 
 
 def test_two_processes_cannot_train_the_same_run(tmp_path: Path) -> None:
     job = create_job(tmp_path / "train-1", "train", {})
     with job.lock():
-        with pytest.raises(RunError, match=r"Another process is training.*train-1.*Wait until"):
+        with pytest.raises(RunError, match=r"Another process is working.*train-1.*Wait until"):
             with Job(tmp_path / "train-1").lock():
                 pass
     with job.lock():

@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 
 from engine.plan import Schedule
-from engine.schedules import learning_rate_at
+from engine.schedules import learning_rate_at, steps_between_evaluations
 
 
 def rates(shape: str, total: int = 20) -> list[float]:
@@ -28,3 +28,9 @@ def test_linear_falls_evenly_and_constant_stays() -> None:
 
 def test_a_run_of_one_step_uses_the_peak() -> None:
     assert learning_rate_at(1, 1, Schedule(learning_rate=0.3)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(("num_examples", "steps"), [(1, 1), (64, 2), (65, 2), (96, 3)])
+def test_steps_between_evaluations(num_examples: int, steps: int) -> None:
+    schedule = Schedule(learning_rate=0.1, batch_size=16, evaluations_per_epoch=2)
+    assert steps_between_evaluations(num_examples, schedule) == steps

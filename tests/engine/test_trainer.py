@@ -1,44 +1,39 @@
 import math
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from engine.encode import encode_example
+import engine.trainer
+from engine.checkpoints import best_checkpoint
 from engine.events import Evaluated, Event, Failed, Finished, Saved, Started, Stepped, Stopped
-from engine.method import attach_method, parse_options, trainable
-from engine.methods import get_method
-from engine.plan import Limits, Schedule
+from engine.method import trainable
+from engine.plan import Limits
 from engine.trainer import Training, train
 from templates.errors import PlanError
-from tests.engine.tiny import TEMPLATE, TICKETS, tiny_model
-
-SCHEDULE = Schedule(
-    learning_rate=5e-3, epochs=4, batch_size=3, micro_batch_size=3, evaluations_per_epoch=1
-)
+from tests.engine.tiny import save_tiny
+from tests.engine.train_tiny import SCHEDULE, digest, tiny_training
 
 
 def training(folder: Path, run: str = "run", method: str = "lora", **changes: object) -> Training:
-    spec = get_method(method)
-    base = tiny_model(folder / "base", "llama", spec.precisions[0])
-    options = {"rank": 4, "dropout": 0.3} if method == "lora" else {}
-    tuned = attach_method(base, spec, parse_options(spec, options), seed=3)
-    items = [encode_example(tuned, ticket, TEMPLATE) for ticket in TICKETS]
-    whole = Training(tuned, items, items[:4], SCHEDULE, Limits(), 5, folder / run)
-    return replace(whole, **changes)
+    base = folder / "base"
+    return tiny_training(
+        base if base.exists() else save_tiny(base, "llama"), folder / run, method, **changes
+    )
 
 
-def weights(task: Training) -> dict[str, torch.Tensor]:
-    return {k: v.detach().clone() for k, v in trainable(task.language_model.model).items()}
-
-
-def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(left[name], right[name]) for name in left)
+def at_call(number: int) -> Callable[[], bool]:
+    """Somebody asks to stop just before the trainer looks for the n-th time."""
+    calls = iter(range(1, 1000))
+    return lambda: next(calls) >= number
 
 
 def kinds(events: list[Event]) -> list[type]:
     return [type(event) for event in events]
+
+
+def losses(events: list[Event]) -> list[tuple[int, float]]:
+    return [(event.step, event.loss) for event in events if isinstance(event, Evaluated)]
 
 
 def test_a_run_tells_its_story_and_learns(tmp_path: Path) -> None:
@@ -79,34 +74,130 @@ def test_resumed_ends_with_the_same_bits(
     again = training(tmp_path, "cut", method)
     events = list(train(again))
     assert events[0].first_step == interrupted_after // 3 * 3 + 1
-    assert equal(weights(whole), weights(again))
+    assert digest(whole) == digest(again)
 
 
 def test_micro_batches_add_up_exactly(tmp_path: Path) -> None:
-    losses = []
+    found = []
     for size in (3, 1):
         schedule = SCHEDULE.model_copy(update={"micro_batch_size": size})
         task = training(tmp_path, f"micro{size}", "full", schedule=schedule)
         steps = [event for event in train(task) if isinstance(event, Stepped)]
-        losses.append([step.loss for step in steps])
+        found.append([step.loss for step in steps])
         norm = steps[0].gradient_norm
-    assert losses[0] == pytest.approx(losses[1], abs=2e-4)
+    assert found[0] == pytest.approx(found[1], abs=2e-4)
     assert norm > 0
 
 
 def test_asked_to_stop_it_saves_and_resumes(tmp_path: Path) -> None:
-    task = training(tmp_path)
-    steps = iter(range(100))
-    events = list(train(task, should_stop=lambda: next(steps) == 1))
-    assert kinds(events)[-2:] == [Saved, Stopped]
-    assert events[-1].step == 2
-    again = list(train(training(tmp_path)))
+    events = list(train(training(tmp_path), should_stop=at_call(3)))
+    assert kinds(events) == [Started, Stepped, Stepped, Saved, Stopped]
+    assert events[-1] == Stopped(2, None)
+    final = training(tmp_path)
+    again = list(train(final))
     assert again[0].first_step == 3 and isinstance(again[-1], Finished)
     whole = training(tmp_path, "whole")
     list(train(whole))
+    assert digest(whole) == digest(final)
+
+
+def test_a_stop_at_any_instant_costs_no_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between steps, micro-batches and validation batches: wherever the trainer looks."""
+    changes = {
+        "schedule": SCHEDULE.model_copy(update={"micro_batch_size": 1}),
+        "limits": Limits(max_steps=4),
+    }
+    whole = training(tmp_path, "whole", **changes)
+    list(train(whole))
+    monkeypatch.setattr(engine.trainer, "_LONG_STEP_SECONDS", -1.0)
+    for call in range(1, 40):
+        run = f"stopped-{call}"
+        stopped = list(train(training(tmp_path, run, **changes), should_stop=at_call(call)))
+        if isinstance(stopped[-1], Finished):
+            break
+        assert isinstance(stopped[-1], Stopped)
+        again = training(tmp_path, run, **changes)
+        events = list(train(again))
+        assert events[0].first_step == stopped[-1].step + 1
+        assert digest(again) == digest(whole), f"stopped at look {call}"
+    assert call == 4 + 10 + 2 * 4 + 1, "4 steps of 10 micro-batches, 2 evaluations of 4 batches"
+
+
+def test_a_stop_during_an_evaluation_leaves_it_to_the_next_attempt(tmp_path: Path) -> None:
+    """Three looks before the steps; the fifth is between two validation batches."""
+    schedule = SCHEDULE.model_copy(update={"micro_batch_size": 1})
+    events = list(train(training(tmp_path, schedule=schedule), should_stop=at_call(5)))
+    assert kinds(events) == [Started, Stepped, Stepped, Stepped, Saved, Stopped]
+    assert events[-1] == Stopped(3, None) and not events[-2].is_best
+    again = list(train(training(tmp_path, schedule=schedule)))
+    assert kinds(again)[:3] == [Started, Evaluated, Saved]
+    assert again[0].first_step == 4 and again[1].step == 3 and again[2].is_best
+    whole = list(train(training(tmp_path, "whole", schedule=schedule)))
+    assert losses(again) == losses(whole)
+
+
+def test_a_stop_during_the_last_evaluation_can_go_on_too(tmp_path: Path) -> None:
+    limits = Limits(max_steps=3)
+    events = list(train(training(tmp_path, limits=limits), should_stop=at_call(4)))
+    assert kinds(events)[-2:] == [Saved, Stopped] and events[-1].step == 3
+    again = list(train(training(tmp_path, limits=limits)))
+    assert kinds(again) == [Started, Evaluated, Saved, Finished]
+    assert again[-1].best_step == 3
+
+
+def test_a_short_step_is_ended_and_a_long_one_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schedule = SCHEDULE.model_copy(update={"micro_batch_size": 1})
+    looks = []
+    task = training(tmp_path, schedule=schedule, limits=Limits(max_steps=2))
+    list(train(task, should_stop=lambda: bool(looks.append(1))))
+    assert len(looks) == 2 + 4, "before every step and every validation batch, nowhere else"
+    monkeypatch.setattr(engine.trainer, "_LONG_STEP_SECONDS", -1.0)
+    task = training(tmp_path, "long", schedule=schedule)
+    events = list(train(task, should_stop=at_call(3)))
+    assert kinds(events) == [Started, Stopped] and events[-1] == Stopped(0, None)
+    assert not (tmp_path / "long").exists(), "there is nothing to save before the first step"
+    learned = trainable(task.language_model.model).values()
+    assert all(parameter.grad is None for parameter in learned), "half a step is no step"
+
+
+def test_a_stop_right_after_a_resume_saves_nothing_anew(tmp_path: Path) -> None:
+    list(train(training(tmp_path), pause_at_step=4))
+    before = {path: path.stat().st_ino for path in (tmp_path / "run").iterdir()}
+    events = list(train(training(tmp_path), should_stop=lambda: True))
+    assert kinds(events) == [Started, Stopped]
+    assert events[-1].step == 4 and events[-1].best_loss is not None
+    assert {path: path.stat().st_ino for path in (tmp_path / "run").iterdir()} == before
+
+
+@pytest.mark.parametrize("pauses", [(1,), (3,), (5, 8), (2, 3, 9, 11)])
+def test_a_run_that_paused_ends_with_the_same_bits(tmp_path: Path, pauses: tuple[int]) -> None:
+    whole = training(tmp_path, "whole")
+    story = list(train(whole))
+    told: list[Event] = []
+    for pause in pauses:
+        told += train(training(tmp_path), pause_at_step=pause)
+        best = min((loss for _, loss in losses(told)), default=None)
+        assert told[-1] == Stopped(pause, best)
+        assert isinstance(told[-2], Saved) and told[-2].step == pause
     final = training(tmp_path)
-    list(train(final))
-    assert equal(weights(whole), weights(final))
+    told += train(final, pause_at_step=12)
+    assert isinstance(told[-1], Finished), "the last step is no pause"
+    assert losses(told) == losses(story)
+    assert digest(final) == digest(whole)
+
+
+def test_a_run_that_stands_past_its_pause_does_not_move(tmp_path: Path) -> None:
+    list(train(training(tmp_path), pause_at_step=5))
+    for pause in (5, 4):
+        events = list(train(training(tmp_path), pause_at_step=pause))
+        assert kinds(events) == [Started, Stopped] and events[-1].step == 5
+    list(train(training(tmp_path)))
+    events = list(train(training(tmp_path), pause_at_step=5))
+    assert kinds(events) == [Started, Finished], "a finished run stays finished"
 
 
 def test_stops_early_when_validation_stops_falling(tmp_path: Path) -> None:
@@ -127,6 +218,20 @@ def test_a_diverging_run_fails_with_advice_and_saves_no_nan(tmp_path: Path) -> N
     assert isinstance(events[-1], Failed)
     assert "step 4" in events[-1].what and "learning rate" in events[-1].fix
     assert [event.step for event in events if isinstance(event, Saved)] == [3]
+
+
+def test_an_evaluation_that_is_no_number_leaves_the_best_alone(tmp_path: Path) -> None:
+    task = training(tmp_path)
+    events = []
+    for event in train(task):
+        events.append(event)
+        if isinstance(event, Stepped) and event.step == 6:
+            next(iter(trainable(task.language_model.model).values())).data.fill_(math.nan)
+    assert isinstance(events[-1], Failed) and "step 6" in events[-1].what
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000003"]
+    assert all(
+        tensor.isfinite().all() for tensor in best_checkpoint(tmp_path / "run").learned().values()
+    )
 
 
 def test_max_steps_ends_the_run(tmp_path: Path) -> None:

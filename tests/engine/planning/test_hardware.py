@@ -106,4 +106,4 @@ def test_a_control_group_lowers_the_memory(
 
     monkeypatch.setattr(hardware.psutil, "virtual_memory", lambda: Machine)
     monkeypatch.setattr(hardware, "_control_group_bytes", lambda: (limit, used))
-    assert hardware._memory_bytes() == expected
+    assert hardware.memory_bytes() == expected

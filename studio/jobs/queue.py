@@ -1,0 +1,359 @@
+"""One line of jobs for the page and the command line, kept in a file that anybody may move on.
+
+There is no daemon. Whoever submits, waits, serves the page, or has just finished a job takes the
+queue's lock for a moment and starts what can start: in each lane the first that waits, when nothing
+runs there. So the queue goes on whatever is killed, as soon as anybody looks at it.
+"""
+
+import contextlib
+import fcntl
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from engine.jobs import Job, JobState, JobStatus, create_job
+from studio.home import Home
+from studio.jobs.launcher import Launcher, ask_to_stop, launch_process, reap
+from studio.jobs.requests import REQUESTS, Request, kind_of, lane_of, read_request
+from studio.jobs.sweep import next_entries, pause_step, sweep_of
+from templates.errors import RunError, StudioError
+from templates.files import canonical_json, disk_errors, sha256_of_bytes, write_atomically
+from templates.values import Value, parse
+
+_LOCK_SECONDS = 60.0  # starting a worker takes one
+_RETRY_SECONDS = 0.02
+
+QueueState = Literal["queued", "running", "finished", "stopped", "failed", "interrupted"]
+
+
+class Entry(Value):
+    """A job that waits."""
+
+    job: str
+    until_step: int = 0
+
+
+class Line(Value):
+    """What the queue's file holds.
+
+    Attributes:
+        waiting: who will start, in order.
+        running: who was started.
+        sweeps: those with members among them, which go on when all of these are at rest.
+        held: members of sweeps that a person stopped; they do not go on by themselves.
+    """
+
+    waiting: tuple[Entry, ...] = ()
+    running: tuple[str, ...] = ()
+    sweeps: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+
+
+class Queue:
+    """The jobs of one home: who waits, in which order, and who runs."""
+
+    def __init__(self, home: Home, *, launch: Launcher = launch_process) -> None:
+        """Open the queue of a home.
+
+        Args:
+            home: the folder behind all steps.
+            launch: starts work on a job.
+        """
+        self._home, self._launch = home, launch
+        self._path = home.root / "queue.json"
+        self._tokens: dict[str, str] = {}
+
+    def submit(
+        self,
+        request: Request,
+        *,
+        key: str = "",
+        files: Mapping[str, Path] | None = None,
+        until_step: int = 0,
+        token: str = "",
+    ) -> Job:
+        """Put a new job at the end of the line.
+
+        Args:
+            request: what to do.
+            key: names this wish: a second submission with the same key gives the same job.
+            files: copied into the job's folder: name there -> where they are now.
+            until_step: pause training there; 0: go on to the end.
+            token: for the Hub; kept in memory, for a job that this very queue starts.
+
+        Returns:
+            The job; it starts at the next `advance`.
+
+        Raises:
+            RunError: the disk refuses.
+        """
+        kind = kind_of(request)
+        content = request.model_dump(mode="json")
+        parse(REQUESTS[kind], content, where=kind, error=RunError)  # a copy may hold anything
+        with self._locked() as line:
+            known = self._known(key)
+            if known:
+                return known
+            folder = self._home.new(kind)
+            job = create_job(folder, kind, content, key=key, files=files)
+            # Then the key: a kill in between leaves a job that nobody waits for, not a lost one.
+            if key:
+                write_atomically(self._key_file(key), job.id)
+            entry = Entry(job=job.id, until_step=until_step)
+            self._save(line.model_copy(update={"waiting": (*line.waiting, entry)}))
+        if token:
+            self._tokens[job.id] = token
+        return job
+
+    def advance(self) -> None:
+        """Start what can start, and look after what has ended without a word."""
+        reap()
+        with self._locked() as line:
+            # Also those that wait: who started them may have been killed before it could say so.
+            names = dict.fromkeys((*line.running, *(entry.job for entry in line.waiting)))
+            states = {name: _state(self._job(name)) for name in names}
+            running = [name for name in names if states[name] == "running"]
+            lanes = {_lane(self._job(name)) for name in running}
+            for name in line.running:
+                if states[name] in ("failed", "interrupted"):
+                    self._job(name).record_death()
+            line = self._with_promotions(line, running)
+            going = {*running, *(entry.job for entry in line.waiting)}
+            waiting, sweeps, held = [], set(line.sweeps), set(line.held)
+            for entry in line.waiting:
+                job = self._job(entry.job)
+                lane = _lane(job)
+                if lane is None or states.get(job.id) in ("running", "finished"):
+                    continue  # deleted, or already on its way
+                if lane in lanes:
+                    waiting.append(entry)
+                    continue
+                lanes.add(lane)
+                token = self._tokens.pop(job.id, "")
+                until_step, sweep = entry.until_step, sweep_of(self._home, job)
+                if sweep:
+                    sweeps.add(sweep.id)
+                    held.discard(job.id)
+                    until_step = until_step or pause_step(
+                        self._home, sweep, job, going=going, held=held
+                    )
+                self._launch(self._home.root, job, until_step=until_step, token=token)
+                running.append(job.id)
+            after = Line(
+                waiting=tuple(waiting),
+                running=tuple(running),
+                sweeps=tuple(sorted(sweeps)),
+                held=tuple(sorted(held)),
+            )
+            if after != line:
+                self._save(after)
+
+    def line(self) -> Line:
+        """Read the whole line.
+
+        Returns:
+            Who waits and runs, as of the last `advance`.
+        """
+        return self._read()
+
+    def edit(self, change: Callable[[Line], Line]) -> None:
+        """Change the line in one piece.
+
+        Args:
+            change: from the line as it is to the line as it shall be; called under the lock.
+        """
+        with self._locked() as line:
+            self._save(change(line))
+
+    def waiting(self) -> list[str]:
+        """List who waits.
+
+        Returns:
+            Job ids in the order in which they will start.
+        """
+        return [entry.job for entry in self._read().waiting]
+
+    def state(self, job: Job, status: JobStatus | None = None) -> QueueState:
+        """Say where a job stands, the line included.
+
+        Args:
+            job: any job.
+            status: what its folder says, where that is already read.
+
+        Returns:
+            "stopped" also where it was taken out of the line before it began.
+        """
+        found = status or job.status()
+        if found.state not in ("running", "finished") and job.id in self.waiting():
+            return "queued"
+        return "stopped" if found.state == "new" else found.state
+
+    def move(self, job: Job, position: int) -> None:
+        """Change the order.
+
+        Args:
+            job: one that waits.
+            position: its new place in the line, 1 for the next to start.
+
+        Raises:
+            RunError: it does not wait.
+        """
+        with self._locked() as line:
+            entry = next((entry for entry in line.waiting if entry.job == job.id), None)
+            if entry is None:
+                raise RunError(
+                    "Only a waiting job can change its place", where=job.id, fix="List the jobs"
+                )
+            others = [other for other in line.waiting if other != entry]
+            others.insert(max(0, position - 1), entry)
+            self._save(line.model_copy(update={"waiting": tuple(others)}))
+
+    def stop(self, job: Job, *, force: bool = False) -> None:
+        """Take a waiting job out of the line, or ask a running one to save and stop.
+
+        Args:
+            job: one that waits or runs; any other is left as it is.
+            force: end a running one at once, as for one that hangs.
+        """
+        is_member = sweep_of(self._home, job) is not None
+        with self._locked() as line:
+            others = tuple(entry for entry in line.waiting if entry.job != job.id)
+            held = {*line.held, job.id} if is_member else line.held
+            after = line.model_copy(update={"waiting": others, "held": tuple(sorted(held))})
+            if after != line:
+                self._save(after)
+        process = job.status().process
+        if process is not None:
+            ask_to_stop(process, force=force)
+
+    def resume(self, job: Job, *, until_step: int = 0) -> None:
+        """Put a job back into the line: training goes on from its newest sound checkpoint.
+
+        Args:
+            job: one that was stopped, interrupted, or failed.
+            until_step: pause training there; 0: go on to the end.
+
+        Raises:
+            RunError: it waits, runs, or is done.
+        """
+        read_request(job)  # an old or damaged folder is refused here, not in the worker
+        with self._locked() as line:
+            state = self.state(job)
+            if state in ("queued", "running", "finished"):
+                raise RunError(
+                    f"The job is already {state}",
+                    where=job.id,
+                    fix="Duplicate it to run it once more"
+                    if state == "finished"
+                    else "Wait until it ends",
+                )
+            entry = Entry(job=job.id, until_step=until_step)
+            self._save(line.model_copy(update={"waiting": (*line.waiting, entry)}))
+
+    def retry(self, job: Job) -> None:
+        """Try again what failed or was interrupted.
+
+        Args:
+            job: one that has no happy end.
+
+        Raises:
+            RunError: it did not fail.
+        """
+        state = self.state(job)
+        if state not in ("failed", "interrupted"):
+            raise RunError(
+                f"Only a job that failed can be tried again; this one is {state}",
+                where=job.id,
+                fix="Resume it" if state == "stopped" else "Duplicate it to run it once more",
+            )
+        self.resume(job)
+
+    def _with_promotions(self, line: Line, running: list[str]) -> Line:
+        """Let sweeps go on whose members are all at rest; saved before anything is started."""
+        going = {*running, *(entry.job for entry in line.waiting)}
+        waiting, sweeps = list(line.waiting), []
+        for sweep in line.sweeps:
+            entries = next_entries(self._home, sweep, going=going, held=line.held)
+            if entries is not None:
+                sweeps.append(sweep)
+                waiting += [Entry(job=job, until_step=step) for job, step in entries]
+        after = line.model_copy(update={"waiting": tuple(waiting), "sweeps": tuple(sweeps)})
+        if after != line:
+            self._save(after)
+        return after
+
+    def _job(self, name: str) -> Job:
+        return Job(self._home.place("train") / name)
+
+    def _key_file(self, key: str) -> Path:
+        folder = self._home.root / "keys"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / sha256_of_bytes(key.encode())
+
+    def _known(self, key: str) -> Job | None:
+        if not key:
+            return None
+        with contextlib.suppress(OSError):
+            job = self._job(self._key_file(key).read_text(encoding="utf-8"))
+            return job if job.folder.is_dir() else None
+        return None
+
+    @contextmanager
+    def _locked(self) -> Iterator[Line]:
+        """Hold the queue's lock; the one thing all processes wait for, and never for long."""
+        deadline = time.monotonic() + _LOCK_SECONDS
+        with disk_errors("the queue"):
+            file = self._home.lock("queue").open("w")
+        with file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise RunError(
+                            "Another process has held the queue for a minute",
+                            where=str(self._home.root),
+                            fix="End the process that hangs, and try again",
+                        ) from None
+                    time.sleep(_RETRY_SECONDS)
+            yield self._read()
+
+    def _read(self) -> Line:
+        try:
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            return parse(Line, content, where=self._path.name, error=RunError)
+        except FileNotFoundError:
+            return Line()
+        except (OSError, ValueError, RecursionError, StudioError):
+            return self._rebuilt()
+
+    def _rebuilt(self) -> Line:
+        """Make the line anew where its file is damaged: who never began waits, by age."""
+        waiting, running = [], []
+        for job in self._home.jobs():
+            state = _state(job)
+            if state == "new":
+                waiting.append(Entry(job=job.id))
+            elif state == "running":
+                running.append(job.id)
+        sweeps = tuple(path.stem for path in self._home.all("sweep"))
+        return Line(waiting=tuple(waiting), running=tuple(running), sweeps=sweeps)
+
+    def _save(self, line: Line) -> None:
+        write_atomically(self._path, canonical_json(line.model_dump(mode="json")))
+
+
+def _state(job: Job) -> JobState | None:
+    return job.status().state if job.folder.is_dir() else None
+
+
+def _lane(job: Job) -> str | None:
+    """Name the lane of a job; None where its folder cannot be read."""
+    try:
+        return lane_of(read_request(job))
+    except StudioError:
+        return None

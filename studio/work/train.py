@@ -1,0 +1,32 @@
+"""A plan, run; the trainer's events go to the job's folder and to the trackers."""
+
+from contextlib import closing
+
+from engine.planning.hardware import prepare_process
+from engine.runs import assemble
+from engine.trainer import train
+from studio.jobs.context import Context
+from studio.jobs.requests import TrainRequest
+from studio.jobs.trackers import open_trackers
+
+
+def run(request: TrainRequest, context: Context) -> None:
+    """Train, or go on from the newest sound checkpoint.
+
+    Args:
+        request: the plan and its trackers.
+        context: where to work; stops after the step, saved.
+    """
+    prepare_process()
+    plan, job = request.plan, context.job
+    trackers = open_trackers(job.folder, context.home.root, request.trackers, run_id=job.id)
+    with closing(trackers):
+        context.progress(0.0, "loading the base")
+        dataset = context.home.find("dataset", plan.dataset_id)
+        training = assemble(plan, dataset, job.checkpoints)
+        with context.stop.deferred():
+            for event in train(
+                training, should_stop=context.stop.asked, pause_at_step=context.until_step
+            ):
+                trackers.write(event)
+                context.attempt.write(event)

@@ -1,0 +1,112 @@
+"""Real homes with a tiny base, and real workers on them."""
+
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from engine.events import Event
+from engine.jobs import Job, JobStatus
+from engine.plan import TrainPlan, read_plan
+from studio.home import Home
+from studio.jobs import launcher
+from studio.jobs.launcher import ask_to_stop
+from studio.jobs.queue import Queue
+from studio.jobs.requests import TrainRequest
+from studio.settings import HOME_VARIABLE
+from studio.verbs import app
+from tests.engine.tiny import save_tiny
+from tests.studio.tables import write_table
+
+DEADLINE_SECONDS = 120
+
+
+def prepare_home(folder: Path) -> Home:
+    """A home with a tiny base, a dataset and a plan of 20 steps, made by the verbs."""
+    base = save_tiny(folder / "base", "llama")
+    home = folder / "home"
+    table = write_table(folder / "table.csv")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(HOME_VARIABLE, str(home))
+        for arguments in (
+            ("upload", table),
+            ("prepare", "--base", base),
+            ("plan", "--base", base, "-o", "rank=4", "-o", "batch_size=4", "-o", "epochs=2"),
+        ):
+            result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+            assert result.exit_code == 0, result.stderr
+    return Home(home)
+
+
+def copy_home(home: Home, folder: Path) -> Home:
+    shutil.copytree(home.root, folder / "home", ignore=shutil.ignore_patterns("jobs"))
+    return Home(folder / "home")
+
+
+def plan_of(home: Home, **schedule: object) -> TrainPlan:
+    plan = read_plan(home.find("plan", "latest"))
+    return plan.model_copy(update={"schedule": plan.schedule.model_copy(update=schedule)})
+
+
+def long_plan(home: Home) -> TrainPlan:
+    """A run that does not end by itself while a test looks at it."""
+    return plan_of(
+        home, epochs=1000, patience=1000, batch_size=1, micro_batch_size=1, evaluations_per_epoch=1
+    )
+
+
+def start(home: Home, plan: TrainPlan, **changes: object) -> Job:
+    queue = Queue(home)
+    job = queue.submit(TrainRequest(plan=plan, **changes))
+    queue.advance()
+    return job
+
+
+def wait_for(job: Job, condition: Callable[[list[Event]], bool]) -> list[Event]:
+    """Look at a job's events until the condition holds."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        events = job.events()
+        if condition(events):
+            return events
+        time.sleep(0.01)
+    raise AssertionError(f"{job.status()}\n{(job.folder / 'worker.log').read_text()[-2000:]}")
+
+
+def has(*kinds: type) -> Callable[[list[Event]], bool]:
+    return lambda events: all(any(isinstance(event, kind) for event in events) for kind in kinds)
+
+
+def wait_until_over(home: Home, job: Job, *, advance: bool = True) -> JobStatus:
+    """Wait for the end, moving the line on."""
+    queue = Queue(home)
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        if advance:
+            queue.advance()
+        status = job.status()
+        if queue.state(job, status) not in ("queued", "running"):
+            return replace(status, process=None)
+        time.sleep(0.02)
+    raise AssertionError(f"{job.status()}\n{(job.folder / 'worker.log').read_text()[-2000:]}")
+
+
+def learned_of(job: Job) -> dict[str, bytes]:
+    return {
+        folder.name: (folder / "learned.safetensors").read_bytes()
+        for folder in sorted(job.checkpoints.glob("step-*"))
+    }
+
+
+def end_workers(home: Home) -> None:
+    """Leave nothing running, whatever became of the test."""
+    (home.root / "queue.json").unlink(missing_ok=True)
+    for job in home.jobs():
+        process = job.status().process
+        if process is not None:
+            ask_to_stop(process, force=True)
+    launcher.reap()
