@@ -7,8 +7,10 @@ Times are of this machine's disk with its cache warm. The hour is simulated: a c
 
 import argparse
 import json
+import os
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +29,10 @@ from data_prep.curves import read_curves
 from engine.events import Evaluated, Event, Finished, Launched, Saved, Started, Stepped
 from engine.jobs import Job, create_job
 from engine.liveness import this_process
+from engine.plan import read_plan
+from studio.home import Home
+from studio.jobs.queue import Queue
+from studio.jobs.requests import TrainRequest
 from studio.jobs.trackers import METRICS, open_trackers
 
 MEGABYTE = 1e6
@@ -155,11 +161,40 @@ def timed(act: Callable[[], object], num_rounds: int) -> list[float]:
     return found
 
 
+def start_of_a_run(setting: Setting) -> Iterator[Figure]:
+    """From submitting a run on the starter to its first event, and to its first step."""
+    home = Home(setting.folder)
+    table = Path(__file__).parents[1] / "data_prep" / "samples" / "tickets.csv"
+    environment = {**os.environ, "STUDIO_HOME": str(home.root)}
+    for verb in (["upload", str(table)], ["prepare"], ["plan"]):
+        command = [sys.executable, "app.py", *verb]
+        subprocess.run(
+            command, cwd=table.parents[2], env=environment, check=True, capture_output=True
+        )
+    queue, plan = Queue(home), read_plan(home.find("plan", "latest"))
+    first_event, first_step = [], []
+    for _ in range(5):
+        begin = time.perf_counter()
+        job = queue.submit(TrainRequest(plan=plan))
+        queue.advance()
+        assert job.status().state == "running"
+        first_event.append(time.perf_counter() - begin)
+        while not job.status().step:
+            time.sleep(0.002)
+        first_step.append(time.perf_counter() - begin)
+        queue.stop(job, force=True)
+        while job.status().state == "running":
+            time.sleep(0.01)
+    yield Figure("submit to first event", "s", 2.0, first_event)
+    yield Figure("submit to first step", "s", 10.0, first_step)
+
+
 MEASUREMENTS: tuple[Callable[[Setting], Iterator[Figure]], ...] = (
     cost_of_an_event,
     an_hour,
     ten_megabytes,
     many_runs,
+    start_of_a_run,
 )
 
 

@@ -289,7 +289,7 @@ class Attempt:
         self._reason = ""
         self._next_step_at = 0.0
         # Set free when the disk is full, so that the reason can still be written down.
-        with disk_errors("the run's events"):
+        with contextlib.suppress(OSError):  # else the first event will say what is wrong
             (folder / _RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
 
     @property

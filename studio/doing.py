@@ -9,9 +9,10 @@ from engine.events import Degraded, Evaluated, Progressed, Stamped, Started, Ste
 from engine.jobs import Job, JobStatus
 from studio.home import Home
 from studio.jobs.follow import follow
+from studio.jobs.launcher import LOG
 from studio.jobs.queue import Queue
 from studio.jobs.requests import Request, kind_of
-from studio.screen import Tick, progress, say
+from studio.screen import Tick, err, progress, say
 from templates.errors import RunError
 
 _TITLES = {
@@ -52,7 +53,7 @@ def do(
     job = queue.submit(request, key=key, files=files, token=token)
     status = watch(queue, job, title=_TITLES[kind_of(request)])
     if status.state != "finished":
-        say(f"Stopped. Start again with: python app.py jobs resume {job.id}")
+        err.print(f"Stopped. Start again with: python app.py jobs resume {job.id}")
         raise typer.Exit(130)
     return job
 
@@ -77,6 +78,8 @@ def watch(queue: Queue, job: Job, *, title: str, quiet: bool = False) -> JobStat
         status = follow(queue, job, show=bar.show, show_place=bar.show_place)
     if status.state in ("failed", "interrupted"):
         raise RunError(status.what, where=status.where or job.id, fix=status.fix)
+    if status.state == "new" and (job.folder / LOG).exists():  # launched, and never heard of
+        raise RunError("The work could not begin", where=job.id, fix=f"Look into {LOG} there")
     return status
 
 

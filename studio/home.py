@@ -9,8 +9,10 @@ STUDIO_HOME/uploads/<id>/    datasets/<id>/    plans/<id>.yaml    jobs/<id>/    
             test_looks/<sha256 of the upload>.jsonl    which rows were scored when
 """
 
+import contextlib
 import re
 import secrets
+import shutil
 import time
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from templates.errors import RunError
 from templates.files import disk_errors, write_atomically
 
 LATEST = "latest"
+_LEFTOVER_SECONDS = 86_400.0
 _PLACES: dict[str, str] = {
     "upload": "uploads",
     "dataset": "datasets",
@@ -146,6 +149,14 @@ class Home:
         """
         folders = [path for path in self.place("train").iterdir() if not path.name.startswith(".")]
         return [Job(folder) for folder in sorted(folders, key=_made)]
+
+    def remove_leftovers(self) -> None:
+        """Delete what was half written when something was killed, a day after it was."""
+        for folder in (self.root, *(self.root / place for place in set(_PLACES.values()))):
+            for path in folder.glob(".*.tmp"):
+                with contextlib.suppress(OSError):  # gone in this moment
+                    if time.time() - path.lstat().st_mtime > _LEFTOVER_SECONDS:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def lock(self, name: str) -> Path:
         """Name the file that stands for a device, the queue, or the home.

@@ -64,6 +64,7 @@ class Server:
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
         self._lock.flush()
+        self.home.remove_leftovers()
         self._thread.start()
         return self
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from docs.methods import README, with_table
+from docs.reliability import NOT_YET, PAGE, faults, page
 from engine.methods import all_methods
 from studio.verbs import app
 
@@ -16,10 +17,16 @@ def test_the_method_table_is_fresh() -> None:
     assert all(f"| `{name}` |" in text for name in all_methods())
 
 
+def test_the_page_of_faults_is_fresh_and_leaves_none_out() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m docs.reliability"
+    assert {fault.number for fault in faults()} | set(NOT_YET) == set(range(1, 27))
+
+
 def test_every_verb_is_in_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
     for command in app.registered_commands:
-        assert f"{command.callback.__name__}" in text
+        assert f"`{command.name or command.callback.__name__}" in text
+    assert "`jobs" in text
 
 
 def test_the_two_commands_stand_on_top() -> None:

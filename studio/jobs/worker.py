@@ -29,6 +29,7 @@ from studio.jobs.launcher import HELLO, LOG
 from studio.jobs.queue import Queue
 from studio.jobs.requests import Request, TrainRequest, lane_of, read_request
 from studio.jobs.stopping import StopRequest, StopWork
+from studio.records import require_finished
 from templates.errors import RunError, StudioError
 
 _WAIT_SECONDS = 0.1
@@ -97,6 +98,9 @@ def _outcome(context: Context) -> Event | None:
     """Do the work; gives the last event, or None where the work has written it."""
     started = time.monotonic()
     request = read_request(context.job)
+    run_id = getattr(request, "run_id", "")
+    if run_id:  # before anything slow is loaded
+        require_finished(Job(context.home.find("train", run_id)))
     context.progress(0.0, "loading the libraries")
     work = cast(Work, importlib.import_module(f"studio.work.{context.job.kind}"))
     with context.stop.droppable(), _lane(context, lane_of(request)):

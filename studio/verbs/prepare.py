@@ -14,7 +14,7 @@ from studio.records import PREPARED, Prepared
 from studio.screen import out, say, say_json, say_table, visible
 from studio.verbs.upload import Json
 from templates.builtin import TEMPLATES
-from templates.dataset import Dataset, read_dataset, read_split
+from templates.dataset import SPLITS, Dataset, read_dataset, read_split
 from templates.errors import DataError
 from templates.files import disk_errors
 from templates.values import parse
@@ -193,7 +193,9 @@ def _show(dataset: Dataset) -> None:
         rows.append((report.step, *figures, counts, sample.replace("\n", " ")))
     headings = ("step", "rows in", "rows out", "changed", "counts", "for example")
     say_table(f"{dataset.name} → {dataset.template.name}", headings, rows)
-    sizes = ", ".join(f"{split} {file.rows}" for split, file in dataset.splits.items())
+    sizes = ", ".join(
+        f"{split} {dataset.splits[split].rows}" for split in SPLITS if split in dataset.splits
+    )
     say(f"Splits: {sizes}" + (f"; labels: {', '.join(dataset.labels)}" if dataset.labels else ""))
     for warning in dataset.warnings:
         say(f"Warning: {warning}")

@@ -26,10 +26,12 @@ def upload(
     from data_prep.upload import read_upload  # noqa: PLC0415
 
     separator = "\t" if delimiter in ("\\t", "tab") else delimiter
-    folder = Home().new("upload")
+    home = Home()
+    home.remove_leftovers()
+    folder = home.new("upload")
     with progress("Reading"):
         value = read_upload(file, folder, name=name, delimiter=separator, encoding=encoding)
-    Home().mark_latest("upload", value.id)
+    home.mark_latest("upload", value.id)
     if json:
         say_json(value.model_dump(mode="json"))
         return value.id

@@ -29,6 +29,7 @@ from tests.engine import dying
 from tests.engine.dying import OUTLIVED, disk_full, run_until, without_power
 from tests.engine.tiny import save_tiny
 from tests.engine.train_tiny import digest, tiny_training
+from tests.faults import fault
 
 ROOT = Path(__file__).parents[2]
 FILES = ("learned.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
@@ -102,6 +103,11 @@ def assert_next_save_cleans_up(root: Path, best_step: int) -> None:
     assert len(list(root.iterdir())) <= 3
 
 
+@fault(
+    2,
+    "SIGKILL, half a write or a power cut at every change a save makes on disk",
+    "The old or the new checkpoint loads, never a mix",
+)
 @pytest.mark.parametrize("way", ["killed", "killed_half_written", "without_power"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_killed_at_any_change_the_old_or_the_new_one_is_there(
@@ -127,6 +133,11 @@ def test_killed_at_any_change_the_old_or_the_new_one_is_there(
     assert found == [before] * switch + [states[-1]] * (len(found) - switch)
 
 
+@fault(
+    3,
+    "The disk is full at every change a save makes",
+    "A sentence with the size; the old one stays, no half one",
+)
 @pytest.mark.parametrize("scene", SCENES)
 def test_a_full_disk_at_any_change_is_a_sentence_and_costs_nothing(
     tmp_path: Path, scene: Scene
@@ -167,6 +178,7 @@ def files_up_to(num_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
+@fault(3, "A limit on the size of files", "A sentence; the old checkpoint stays")
 @pytest.mark.parametrize("ratio", [0.1, 0.5, 0.99])
 @pytest.mark.parametrize("too_large", ["learned", "optimizer"])
 def test_a_file_that_may_not_grow_is_a_sentence_and_leaves_the_old_checkpoint(
@@ -184,6 +196,7 @@ def test_a_file_that_may_not_grow_is_a_sentence_and_leaves_the_old_checkpoint(
     assert assert_whole(tmp_path, (stand(3, 3),)) is not None
 
 
+@fault(3, "A real small disk fills up", "A sentence; the old checkpoint stays")
 def test_a_disk_that_fills_up_anywhere_is_a_sentence_and_leaves_the_old_checkpoint(
     tmp_path: Path,
 ) -> None:
@@ -236,6 +249,11 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+@fault(
+    5,
+    "A flipped bit, a cut or a missing file in the newest checkpoint",
+    "The older one is used, a notice says so, same bits",
+)
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, Path.unlink])
 @pytest.mark.parametrize("file", FILES)
 def test_a_run_goes_on_from_the_older_checkpoint_says_so_and_ends_alike(
@@ -265,6 +283,7 @@ def test_no_flipped_bit_of_a_manifest_passes(tmp_path: Path) -> None:
             open_checkpoint(path.parent)
 
 
+@fault(5, "Every checkpoint is damaged", "Training starts again, a notice says so")
 def test_where_all_are_damaged_a_run_starts_again_says_so_and_ends_alike(
     tmp_path: Path, tiny: Path
 ) -> None:
@@ -280,6 +299,7 @@ def test_where_all_are_damaged_a_run_starts_again_says_so_and_ends_alike(
     assert newest_checkpoint(root)[1] == [], "the damaged ones are gone"
 
 
+@fault(5, "The best checkpoint is damaged", "A sentence; never other weights")
 def test_a_damaged_best_checkpoint_is_a_sentence_and_never_other_weights(tmp_path: Path) -> None:
     for state in (stand(3, 3), stand(6, 3), stand(9, 3)):
         save(tmp_path, state)
@@ -317,6 +337,7 @@ def rewrite(folder: Path, version: int, state: dict[str, object]) -> None:
     path.write_text(json.dumps({**manifest, "version": version}))
 
 
+@fault(25, "Checkpoints of the previous version", "Resumed to the same bits")
 def test_a_run_saved_by_the_version_before_goes_on_and_ends_alike(
     tmp_path: Path, tiny: Path
 ) -> None:
@@ -331,6 +352,7 @@ def test_a_run_saved_by_the_version_before_goes_on_and_ends_alike(
     assert is_alike
 
 
+@fault(25, "Checkpoints of a newer version", "Refused and kept")
 def test_a_checkpoint_of_a_newer_studio_is_refused_and_kept(tmp_path: Path) -> None:
     save(tmp_path, stand(3, 3))
     save(tmp_path, stand(6, 3))
@@ -341,6 +363,9 @@ def test_a_checkpoint_of_a_newer_studio_is_refused_and_kept(tmp_path: Path) -> N
     assert (tmp_path / "step-00000006").is_dir()
 
 
+@fault(
+    2, "SIGKILL at file boundaries, judged by ckpt-chaos", "Resumed to the same bits; nothing lost"
+)
 @pytest.mark.slow
 def test_the_outside_judge_finds_no_fault(tmp_path: Path) -> None:
     """ckpt-chaos kills a whole run at its file events, and compares how the resumed ones end."""

@@ -26,6 +26,7 @@ from templates.builtin import TEMPLATES
 from templates.errors import DataError, ModelError, RunError
 from tests.engine.tiny import save_tiny
 from tests.engine.tried import dataset_for, trained_run, with_chat_template
+from tests.faults import fault
 
 ROOT = Path(__file__).parents[2]
 LOOP = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"
@@ -161,6 +162,7 @@ def test_callers_wait_their_turn(engine: EngineService) -> None:
     assert found == [engine.pid] * 8
 
 
+@fault(23, "A chat template that never ends", "A sentence; the engine restarts once")
 @pytest.mark.slow
 def test_a_looping_chat_template_costs_one_restart(engine: EngineService, place: Path) -> None:
     pid = engine.call("ping")["pid"]
@@ -171,6 +173,7 @@ def test_a_looping_chat_template_costs_one_restart(engine: EngineService, place:
     assert engine.call("ping")["pid"] != pid
 
 
+@fault(23, "A chat template that eats memory", "A sentence; the engine lives on")
 @pytest.mark.slow
 def test_a_memory_hungry_chat_template_is_an_error(engine: EngineService, place: Path) -> None:
     pid = engine.call("ping")["pid"]
@@ -179,6 +182,7 @@ def test_a_memory_hungry_chat_template_is_an_error(engine: EngineService, place:
     assert engine.call("ping")["pid"] == pid
 
 
+@fault(23, "A tokenizer that eats memory", "A sentence; the engine restarts once")
 @pytest.mark.slow
 def test_a_memory_hungry_tokenizer_costs_one_restart(engine: EngineService, place: Path) -> None:
     pid = engine.call("ping")["pid"]
@@ -200,6 +204,7 @@ def test_an_answer_that_stops_coming_costs_one_restart(
     assert is_gone(pid, 0)
 
 
+@fault(6, "SIGKILL of the engine while it answers", "A sentence; the next question starts it again")
 @pytest.mark.slow
 def test_a_child_killed_at_work_is_a_sentence(engine: EngineService, place: Path) -> None:
     engine.call("ping")
@@ -225,6 +230,7 @@ def test_a_child_killed_while_idle_is_not_even_noticed(engine: EngineService) ->
     assert engine.pid is None
 
 
+@fault(24, "The engine is idle, or the server ends", "No process is left")
 @pytest.mark.slow
 def test_an_idle_child_is_ended_and_closing_leaves_none(
     place: Path, monkeypatch: pytest.MonkeyPatch
@@ -250,6 +256,7 @@ def test_an_idle_child_is_ended_and_closing_leaves_none(
             engine.call("ping")
 
 
+@fault(24, "SIGKILL of the server while the engine works", "The engine ends with it")
 @pytest.mark.slow
 def test_a_parent_is_light_and_killed_it_takes_the_child_with_it(place: Path) -> None:
     command = [sys.executable, "-c", PARENT, str(place / "ds-1"), str(place / "looping")]

@@ -24,10 +24,12 @@ def test_the_home_is_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_finds_by_id_by_beginning_and_the_latest(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    old, new = make(home, "train", "train-b", 1), make(home, "train", "train-a", 2)
-    make(home, "compare", "compare-z", 3)
-    assert home.find("train", "train-b") == old
-    assert home.find("train", "latest") == new == home.find("train", "train-a")
+    # The name tells when it was made; a folder's own time changes with every look.
+    old, new = make(home, "train", "train-1", 2), make(home, "train", "train-2", 1)
+    make(home, "compare", "compare-3", 3)
+    assert home.find("train", "train-1") == old
+    assert home.find("train", "latest") == new == home.find("train", "train-2")
+    assert home.find_job("latest").id == "compare-3" and home.find_job("train").id == "train-2"
     assert home.all("train") == [old, new]
 
 

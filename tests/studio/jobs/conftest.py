@@ -15,9 +15,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 
 @pytest.fixture
-def home(
-    prepared: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Home]:
+def home(prepared: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     copy = copy_home(prepared, tmp_path)
     monkeypatch.setenv("STUDIO_HOME", str(copy.root))
     yield copy
