@@ -19,8 +19,8 @@ instant it was started, and the boot in which that was). So every page, verb and
 same.
 
 Each row below is a fault that a test injects into real processes, files and clocks. The table is
-made from those tests by `python -m docs.reliability`, and a test keeps it fresh. Numbers group rows of one
-kind.
+made from those tests by `python -m docs.reliability`, and a test keeps it fresh. Numbers group
+rows of one kind.
 
 | no. | fault | what happens | test |
 |---|---|---|---|
@@ -73,7 +73,8 @@ def _marks() -> Iterator[tuple[str, str, ast.Call]]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             for mark in getattr(node, "decorator_list", []):
                 if isinstance(mark, ast.Call) and getattr(mark.func, "id", "") == "fault":
-                    yield path.relative_to(ROOT).as_posix(), node.name, mark  # type: ignore[attr-defined]
+                    name = getattr(node, "name", "")
+                    yield path.relative_to(ROOT).as_posix(), name, mark
 
 
 if __name__ == "__main__":

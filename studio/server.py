@@ -44,6 +44,9 @@ class Server:
     def __enter__(self) -> "Server":
         """Take the home and begin.
 
+        Returns:
+            The server.
+
         Raises:
             RunError: another server has it.
         """

@@ -25,8 +25,8 @@ def test_the_page_of_faults_is_fresh_and_leaves_none_out() -> None:
 def test_every_verb_is_in_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
     for command in app.registered_commands:
-        assert f"`{command.name or command.callback.__name__}" in text
-    assert "`jobs" in text
+        assert f"**{command.name or command.callback.__name__}**" in text
+    assert "**jobs**" in text
 
 
 def test_the_two_commands_stand_on_top() -> None:

@@ -1,4 +1,4 @@
-"""Answers against what was expected. Apart from asking, which needs none of the metrics' libraries."""
+"""Answers against what was expected; apart from asking, which needs no metric's library."""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,8 @@
 """The verbs of app.py: one file each, loaded at once; the rooms behind them load when used."""
 
+from collections.abc import Callable
+from typing import cast
+
 import typer
 
 from studio.screen import verb
@@ -34,5 +37,5 @@ jobs = typer.Typer(
     rich_markup_mode=None,
 )
 for name, function in (*VERBS, *RUN_VERBS):
-    jobs.command(name)(verb(function))
+    jobs.command(name)(verb(cast(Callable[..., None], function)))
 app.add_typer(jobs, name="jobs")
