@@ -199,13 +199,13 @@ def _download(reference: str, revision: str, token: str) -> Path:
         raise ModelError(
             "The base asks for a licence to be accepted first",
             where=reference,
-            fix="Accept it on the model's page, download the folder, and give the folder",
+            fix="Accept it on the model's page, and put your token into HF_TOKEN",
         ) from None
     except RepositoryNotFoundError:
         raise ModelError(
             "The Hub has no public model of this name",
             where=reference,
-            fix="Check the spelling of org/name",
+            fix="Check the spelling of org/name; for a private one, put your token into HF_TOKEN",
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ModelError(

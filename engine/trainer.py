@@ -30,7 +30,7 @@ from engine.language_model import LanguageModel
 from engine.loss import evaluate_loss, loss_sum
 from engine.method import count_parameters, load_trained, trainable
 from engine.plan import Limits, Schedule
-from engine.schedules import learning_rate_at, num_steps
+from engine.schedules import learning_rate_at, num_steps, steps_between_evaluations
 from templates.errors import PlanError
 
 _KEEP_NEWEST = 2
@@ -75,7 +75,7 @@ class Training:
     @property
     def steps_between_evaluations(self) -> int:
         """Optimizer steps from one validation pass to the next."""
-        return max(1, self.batches_per_epoch // self.schedule.evaluations_per_epoch)
+        return steps_between_evaluations(len(self.train), self.schedule)
 
 
 def train(

@@ -11,8 +11,9 @@ from studio.home import Home
 from studio.jobs.follow import follow
 from studio.jobs.launcher import LOG
 from studio.jobs.queue import Queue
-from studio.jobs.requests import Request, kind_of
+from studio.jobs.requests import FetchRequest, Request, kind_of
 from studio.screen import Tick, err, progress, say
+from studio.settings import hub_token
 from templates.errors import RunError
 
 _TITLES = {
@@ -56,6 +57,26 @@ def do(
         err.print(f"Stopped. Start again with: python app.py jobs resume {job.id}")
         raise typer.Exit(130)
     return job
+
+
+def fetched(home: Home, base: str, revision: str = "") -> str:
+    """Bring a base onto this machine, where it is not: workers do not reach the network.
+
+    Args:
+        home: the folder behind all steps.
+        base: "starter", a folder, or a Hub id.
+        revision: Hub branch, tag or commit.
+
+    Returns:
+        How later steps find it wherever they run: a folder by its whole path.
+    """
+    if base == "starter":
+        return base
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        return str(folder.absolute())
+    do(home, FetchRequest(base=base, revision=revision), token=hub_token())
+    return base
 
 
 def watch(queue: Queue, job: Job, *, title: str, quiet: bool = False) -> JobStatus:

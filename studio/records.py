@@ -18,6 +18,7 @@ PREDICTIONS = "predictions.jsonl"
 PUBLICATION = "publication.json"
 PREDICTED = "predicted.json"
 PREPARED = "prepared.json"
+FETCHED = "fetched.json"
 
 
 class Prepared(Value):

@@ -39,6 +39,15 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def hub_token() -> str:
+    """Read the token that the ecosystem keeps in HF_TOKEN; handed on by pipe alone.
+
+    Returns:
+        The token, or "".
+    """
+    return os.environ.get("HF_TOKEN", "").strip()
+
+
 def child_environment(*, offline: bool) -> dict[str, str]:
     """Choose what a child process sees of the environment.
 

@@ -18,7 +18,7 @@ from engine.plan import Precision, TrainPlan
 from engine.planning.activations import activation_bytes
 from engine.planning.architecture import Architecture, look_at
 from engine.planning.estimate import CostEstimate, Hardware, MemoryParts
-from engine.schedules import num_steps
+from engine.schedules import num_steps, steps_between_evaluations
 
 _FP32_BYTES = 4
 # Measured by benchmarks/estimate_accuracy.py: blocks of changing size leave gaps in the heap.
@@ -185,7 +185,7 @@ def estimate(
     memory = _memory(architecture, widest, activations, hardware)
     steps = num_steps(len(kept), plan.schedule, plan.limits.max_steps)
     per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
-    evaluations = math.ceil(steps / max(1, per_epoch // plan.schedule.evaluations_per_epoch))
+    evaluations = math.ceil(steps / steps_between_evaluations(len(kept), plan.schedule))
     scored = _cut_up(sorted(validation), plan.schedule.micro_batch_size, virtual)
     epoch_flops = sum(_flops(architecture, batch, training=True) for batch in drawn[0])
     scored_flops = sum(_flops(architecture, batch, training=False) for batch in scored)

@@ -8,6 +8,7 @@ import typer
 from studio.screen import verb
 from studio.verbs.compare import compare
 from studio.verbs.demo import demo
+from studio.verbs.fetch import fetch
 from studio.verbs.jobs import VERBS
 from studio.verbs.plan import plan
 from studio.verbs.predict import predict
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (upload, prepare, plan, train, sweep, compare, publish, predict, serve, demo):
+for command in (upload, prepare, plan, fetch, train, sweep, compare, publish, predict, serve, demo):
     app.command()(verb(command))
 app.command("try")(verb(try_prompt))
 jobs = typer.Typer(

@@ -7,6 +7,7 @@ import typer
 
 from engine.plan import Limits, Precision, Schedule, write_plan
 from engine.planning.estimate import CostEstimate
+from studio.doing import fetched
 from studio.home import Home
 from studio.records import keep_estimate
 from studio.screen import say, say_json, say_table
@@ -56,6 +57,7 @@ def plan(
     prepare_process()  # speeds are measured with the settings that training uses
     home = Home()
     folder = home.find("dataset", dataset)
+    base = fetched(home, base, revision)
     value, estimate = make_plan(
         read_dataset(folder),
         folder,

@@ -7,7 +7,7 @@ import typer
 import yaml
 from rich.text import Text
 
-from studio.doing import do
+from studio.doing import do, fetched
 from studio.home import Home
 from studio.jobs.requests import PrepareRequest
 from studio.records import PREPARED, Prepared
@@ -77,7 +77,7 @@ def prepare(
     request = PrepareRequest(
         upload_id=folder.name,
         recipe=chosen.model_dump(mode="json"),
-        base=base,
+        base=fetched(home, base),
         preview=preview,
     )
     job = do(home, request)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from engine.jobs import Job
+from studio.doing import fetched
 from studio.home import Home
 from studio.jobs.halving import Halving, planned_ratio
 from studio.jobs.queue import Queue
@@ -65,7 +66,7 @@ def sweep(
         found = read_sweep(home.find("sweep", asked_for))
     else:
         plans = _plans(
-            home, dataset, base, revision, method or ["lora"], learning_rate or [None],
+            home, dataset, fetched(home, base, revision), revision, method or ["lora"], learning_rate or [None],
             seed or [0], option or [], force,
         )  # fmt: skip
         found = start_sweep(

@@ -3,9 +3,8 @@
 from engine.base_model import locate_base
 from studio.jobs.context import Context
 from studio.jobs.requests import FetchRequest
+from studio.records import FETCHED
 from templates.files import canonical_json, write_atomically
-
-FETCHED = "fetched.json"
 
 
 def run(request: FetchRequest, context: Context) -> tuple[str, ...]:

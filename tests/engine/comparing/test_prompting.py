@@ -4,10 +4,9 @@ from engine.comparing.prompting import (
     Question,
     answers_to,
     build_prompts,
-    expected_answers,
     longest_answer_tokens,
-    score_answers,
 )
+from engine.comparing.scoring import expected_answers, score_answers
 from engine.encode import encode_example
 from templates.builtin import TEMPLATES
 from templates.errors import PlanError
