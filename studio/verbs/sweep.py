@@ -66,8 +66,8 @@ def sweep(
         found = read_sweep(home.find("sweep", asked_for))
     else:
         plans = _plans(
-            home, dataset, fetched(home, base, revision), revision, method or ["lora"], learning_rate or [None],
-            seed or [0], option or [], force,
+            home, dataset, fetched(home, base, revision), revision, method or ["lora"],
+            learning_rate or [None], seed or [0], option or [], force,
         )  # fmt: skip
         found = start_sweep(
             queue, home, plans, Halving(eta=eta, num_rungs=rungs) if halving else None, name=name
