@@ -101,6 +101,13 @@ class Delivered:
 
 
 @dataclass(frozen=True)
+class Noticed:
+    """Something that a person should know; the work goes on."""
+
+    words: str
+
+
+@dataclass(frozen=True)
 class Degraded:
     """The disk refused events for a while; the work itself went on."""
 
@@ -139,6 +146,7 @@ Event = (
     | Saved
     | Finished
     | Delivered
+    | Noticed
     | Degraded
     | Stopped
     | Failed

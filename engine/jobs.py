@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from engine.events import (
     Degraded,
@@ -105,6 +105,14 @@ class JobStatus:
         return self.silent_seconds > SILENT_SECONDS
 
 
+class FoundDead(NamedTuple):
+    """What was seen when a worker was first found gone without a last word."""
+
+    boot_id: str
+    memory_kills: int
+    on_request: bool = False
+
+
 @dataclass(frozen=True)
 class Job:
     """One job folder."""
@@ -159,7 +167,8 @@ class Job:
         with disk_errors("the run folder"):
             attempts.mkdir(exist_ok=True)
             # A kill may have left a folder without events: count folders, not files.
-            newest = max((int(path.name) for path in attempts.iterdir()), default=0)
+            names = [path.name for path in attempts.iterdir() if path.name.isdecimal()]
+            newest = max(map(int, names), default=0)
             folder = attempts / str(newest + 1)
             folder.mkdir()
         return Attempt(folder)
@@ -236,18 +245,22 @@ class Job:
             JobStatus("new")
         )  # fmt: skip
 
-    def record_death(self) -> None:
+    def record_death(self, *, on_request: bool = False) -> None:
         """Keep what can be seen of a worker found gone without a last word, once.
 
         Later readers then give the same reason, whatever else the machine goes through.
+
+        Args:
+            on_request: whether a person had it ended at once.
         """
         folder = next(iter(reversed(self._attempts())), None)
         if folder is None or (folder / _FOUND_DEAD).exists():
             return
         if any(isinstance(stamped.event, _LAST_WORDS) for stamped in _read_ends(folder / _EVENTS)):
             return
-        seen = {"at": time.time(), "boot_id": boot_id(), "memory_kills": memory_kills()}
-        write_atomically(folder / _FOUND_DEAD, canonical_json(seen))
+        seen = FoundDead(boot_id(), memory_kills(), on_request)
+        content = {"at": time.time(), **seen._asdict()}
+        write_atomically(folder / _FOUND_DEAD, canonical_json(content))
 
     def _content(self) -> dict[str, Any]:
         try:
@@ -265,8 +278,9 @@ class Job:
         return found
 
     def _attempts(self) -> list[Path]:
-        paths = (self.folder / "attempts").glob("*/" + _EVENTS)
-        return sorted((path.parent for path in paths), key=lambda folder: int(folder.name))
+        folders = [path.parent for path in (self.folder / "attempts").glob("*/" + _EVENTS)]
+        numbered = [folder for folder in folders if folder.name.isdecimal()]
+        return sorted(numbered, key=lambda folder: int(folder.name))
 
     def _is_done_without_events(self) -> bool:
         """Comparisons of version 1 ran in the verb's own process and wrote no events."""
@@ -288,6 +302,7 @@ class Attempt:
         self._num_steps = self._num_lost = 0
         self._reason = ""
         self._next_step_at = 0.0
+        self.has_ended = False
         # Set free when the disk is full, so that the reason can still be written down.
         with contextlib.suppress(OSError):  # else the first event will say what is wrong
             (folder / _RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
@@ -312,13 +327,14 @@ class Attempt:
         now = time.monotonic()
         if isinstance(event, Stepped) and not self._is_kept(now):
             return
+        self.has_ended = self.has_ended or isinstance(event, _LAST_WORDS)
         line = to_json(Stamped(event, time.time(), now)) + "\n"
         if self._num_lost:
             # The line that did not fit may have left a beginning: this ends it.
             lost = Degraded(self._num_lost, self._reason)
             line = "\n" + to_json(Stamped(lost, time.time(), now)) + "\n" + line
         try:
-            self._append(line.encode())
+            self._append(line.encode(errors="replace"))
             self._num_lost = 0
         except RunError as error:
             self._num_lost, self._reason = self._num_lost + 1, error.what
@@ -349,7 +365,7 @@ class Attempt:
 
     def _append_last(self, line: str) -> None:
         (self.folder / _RESERVE).unlink(missing_ok=True)
-        self._append(b"\n" + line.encode())
+        self._append(b"\n" + line.encode(errors="replace"))
         self._num_lost = 0
 
 
@@ -358,7 +374,7 @@ def fold(
     attempt: int,
     *,
     alive: Callable[[Process], bool],
-    found_dead: tuple[str, int] | None = None,
+    found_dead: "FoundDead | None" = None,
 ) -> JobStatus:
     """Fold an attempt's events and liveness into a state. Pure, but for the clock of a living one.
 
@@ -369,13 +385,15 @@ def fold(
         events: of one attempt, in order; those in the middle may be left out.
         attempt: its number.
         alive: tells whether a process still runs.
-        found_dead: boot and count of memory kills when the process was first found gone.
+        found_dead: what was seen when the process was first found gone.
 
     Returns:
         The status.
     """
+    ends = (place for place, s in enumerate(events, 1) if isinstance(s.event, _LAST_WORDS))
+    events = events[: next(ends, None)]  # what is said after the last word does not count
     status = _progress_of(events, attempt)
-    last_word = next((s.event for s in reversed(events) if isinstance(s.event, _LAST_WORDS)), None)
+    last_word = events[-1].event if isinstance(events[-1].event, _LAST_WORDS) else None
     launched = next((s.event for s in events if isinstance(s.event, Launched)), None)
     if isinstance(last_word, Failed):
         return _with(
@@ -392,9 +410,10 @@ def fold(
     if alive(process):
         silent = max(0.0, time.monotonic() - events[-1].monotonic_seconds)
         return _with(status, state="running", process=process, silent_seconds=silent)
-    boot, kills = found_dead or (boot_id(), memory_kills())
-    reason = why_it_ended(launched, boot, kills)
-    ran_out = boot == launched.boot_id and kills > launched.memory_kills
+    seen = found_dead or FoundDead(boot_id(), memory_kills())
+    reason = why_it_ended(launched, seen.boot_id, seen.memory_kills, on_request=seen.on_request)
+    ran_out = seen.boot_id == launched.boot_id and seen.memory_kills > launched.memory_kills
+    ran_out = ran_out and not seen.on_request
     state: JobState = "failed" if ran_out else "interrupted"
     return _with(status, state=state, what=reason.what, fix=reason.fix)
 
@@ -477,10 +496,11 @@ def _read_ends(path: Path) -> list[Stamped]:
     return found
 
 
-def _found_dead(folder: Path) -> tuple[str, int] | None:
+def _found_dead(folder: Path) -> FoundDead | None:
     try:
         seen = json.loads((folder / _FOUND_DEAD).read_text(encoding="utf-8"))
-        return str(seen["boot_id"]), int(seen["memory_kills"])
+        on_request = bool(seen.get("on_request"))
+        return FoundDead(str(seen["boot_id"]), int(seen["memory_kills"]), on_request)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

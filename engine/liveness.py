@@ -96,17 +96,20 @@ def memory_kills() -> int:
     return 0
 
 
-def why_it_ended(launched: Launched, boot: str, kills: int) -> Failed:
+def why_it_ended(launched: Launched, boot: str, kills: int, *, on_request: bool = False) -> Failed:
     """Explain a process that is gone without a last word.
 
     Args:
         launched: what it said at its start.
         boot: the boot in which it was found gone.
         kills: `memory_kills` at that time.
+        on_request: whether a person had it ended at once.
 
     Returns:
         What happened and what to do.
     """
+    if on_request:
+        return Failed("It was ended at once, as asked", "Resume it")
     if boot != launched.boot_id:
         return Failed("The machine was restarted while it ran", "Resume it")
     if kills > launched.memory_kills:

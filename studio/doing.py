@@ -5,7 +5,7 @@ from pathlib import Path
 
 import typer
 
-from engine.events import Degraded, Evaluated, Progressed, Stamped, Started, Stepped
+from engine.events import Degraded, Evaluated, Noticed, Progressed, Stamped, Started, Stepped
 from engine.jobs import Job, JobStatus
 from studio.home import Home
 from studio.jobs.follow import follow
@@ -60,7 +60,7 @@ def do(
 
 
 def fetched(home: Home, base: str, revision: str = "") -> str:
-    """Bring a base onto this machine, where it is not: workers do not reach the network.
+    """Bring a base from the Hub, if it is there: workers do not reach the network.
 
     Args:
         home: the folder behind all steps.
@@ -122,6 +122,8 @@ class _Bar:
             self._total_steps = event.total_steps
             for notice in event.notices:
                 self._note(notice)
+        elif isinstance(event, Noticed):
+            self._note(event.words)
         elif isinstance(event, Degraded):
             self._note(f"{event.num_lost} events were not written: {event.reason}.")
         elif isinstance(event, Evaluated):

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import queue
+import select
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ _LIMITS_SECONDS = {"estimate": 120.0, "try": 300.0}
 _USUAL_LIMIT_SECONDS = 60.0
 _FAREWELL_SECONDS = 3.0  # how long a child that should stop may take
 _MOST_LINE_BYTES = 64 << 20
+_LOOK_AGAIN_MILLISECONDS = 50  # whether the input was closed while it was full
 _ERRORS = {kind.__name__: kind for kind in StudioError.__subclasses__()}
 
 
@@ -237,7 +239,7 @@ def _ask(
     deadline = until = time.monotonic() + limit_seconds
     is_over = False
     try:
-        child.send({"id": id_, "operation": operation, "arguments": arguments})
+        child.send({"id": id_, "operation": operation, "arguments": arguments}, deadline)
         while "part" in (answer := child.answer(id_, until)):
             yield answer["part"]
             until = min(deadline, time.monotonic() + silence_seconds)
@@ -281,6 +283,10 @@ class _Child:
                 stderr=errors,
                 start_new_session=True,
             )
+        assert self._process.stdin is not None
+        self._input = self._process.stdin
+        os.set_blocking(self._input.fileno(), False)  # a child that does not read holds nobody
+        self._use_of_input = threading.Lock()  # so that no write meets a closed, reused number
         self._answers: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -294,14 +300,15 @@ class _Child:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def send(self, request: Mapping[str, Any]) -> None:
-        """Write one line."""
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(json.dumps(request, default=os.fspath).encode() + b"\n")
-            self._process.stdin.flush()
-        except (OSError, ValueError):  # the pipe is broken, or closed by another thread
-            raise _EndedError from None
+    def send(self, request: Mapping[str, Any], until: float) -> None:
+        """Write one line, as fast as the child reads it."""
+        left = memoryview(json.dumps(request, default=os.fspath).encode() + b"\n")
+        room = select.poll()
+        room.register(self._input_number(), select.POLLOUT)
+        while left := left[self._write_some(left) :]:
+            if time.monotonic() >= until:
+                raise _SilentError
+            room.poll(_LOOK_AGAIN_MILLISECONDS)
 
     def answer(self, id_: str, until: float) -> dict[str, Any]:
         """Wait for the next answer to a request; those to given-up requests are passed over."""
@@ -320,7 +327,7 @@ class _Child:
         """Stop the work on a request; where it does not stop soon, end the child."""
         until = time.monotonic() + _FAREWELL_SECONDS
         try:
-            self.send({"id": id_, "operation": "cancel"})
+            self.send({"id": id_, "operation": "cancel"}, until)
             while "part" in self.answer(id_, until):
                 pass
         except (_SilentError, _EndedError):
@@ -328,9 +335,8 @@ class _Child:
 
     def end(self, *, patience_seconds: float = _FAREWELL_SECONDS) -> None:
         """Close its input, wait a moment, kill its group, and collect it; twice is once."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
+        with self._use_of_input, contextlib.suppress(OSError):
+            self._input.close()  # at once: nothing is ever kept in its buffer
         try:
             self._process.wait(patience_seconds)
         except subprocess.TimeoutExpired:
@@ -338,6 +344,22 @@ class _Child:
                 os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
         self._reader.join()
+
+    def _input_number(self) -> int:
+        try:
+            return self._input.fileno()
+        except ValueError:  # closed, perhaps by another thread
+            raise _EndedError from None
+
+    def _write_some(self, content: memoryview) -> int:
+        """Write what there is room for now; past the buffer, whose lock `close` would wait for."""
+        with self._use_of_input:
+            try:
+                return os.write(self._input_number(), content)
+            except BlockingIOError:
+                return 0
+            except OSError:  # the pipe is broken
+                raise _EndedError from None
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -51,7 +51,7 @@ class Home:
         Args:
             root: the folder; default: STUDIO_HOME.
         """
-        self.root = root or studio_home()
+        self.root = (root or studio_home()).absolute()
 
     def place(self, kind: str) -> Path:
         """Give the folder that holds all things of a kind.
@@ -117,8 +117,8 @@ class Home:
         """Find a job of any kind.
 
         Args:
-            reference: an id, an unambiguous beginning, a kind for the latest of that kind, or
-                "latest" for the newest of all.
+            reference: an id, the beginning of one from its kind on, a kind for the latest of
+                that kind, or "latest" for the newest of all.
 
         Returns:
             The job.
@@ -131,15 +131,23 @@ class Home:
             if not found:
                 raise RunError("There is no job yet", fix="Run train first")
             return found[-1]
+        if reference in JOB_KINDS:
+            return Job(self.find(reference, LATEST))
         kind = reference.partition("-")[0]
-        if reference == kind:  # such as "train": the latest of them
-            reference = LATEST
-        if kind not in JOB_KINDS:
-            raise RunError(
-                f"There is no job {reference!r}",
-                fix="List them: python app.py jobs list",
-            )
-        return Job(self.find(kind, reference))
+        if kind in JOB_KINDS:
+            return Job(self.find(kind, reference))
+        raise RunError(f"There is no job {reference!r}", fix="List them: python app.py jobs list")
+
+    def job(self, name: str) -> Job:
+        """Name the job of an id, whether it exists or not.
+
+        Args:
+            name: a whole id.
+
+        Returns:
+            The job.
+        """
+        return Job(self.place("train") / name)
 
     def jobs(self) -> list[Job]:
         """List the jobs of every kind.

@@ -59,13 +59,15 @@ def require_finished(job: Job) -> None:
         RunError: it has not finished.
     """
     state = job.status().state
-    if state != "finished":
-        raise RunError(
-            f"The run is {'not begun' if state == 'new' else state}, and its weights may still "
-            "change",
-            where=job.id,
-            fix=f"Finish it first: python app.py train --resume {job.id}",
-        )
+    if state == "finished":
+        return
+    resume = f"Finish it first: python app.py train --resume {job.id}"
+    what, fix = {
+        "new": ("The run has not begun", "Wait for its turn, or name another run"),
+        "running": ("The run is not done", "Wait until it ends, or name another run"),
+        "failed": ("The run failed", f"See why: python app.py jobs show {job.id}; or name another"),
+    }.get(state, (f"The run was {state} before its end", resume))
+    raise RunError(what, where=job.id, fix=fix)
 
 
 def newest_comparison(home: Home, run_id: str) -> Comparison | None:
@@ -85,6 +87,18 @@ def newest_comparison(home: Home, run_id: str) -> Comparison | None:
         if comparison.run_id == run_id:
             return comparison
     return None
+
+
+def read_prepared(job: Job) -> Prepared:
+    """Read what a finished prepare job delivered.
+
+    Args:
+        job: its folder.
+
+    Returns:
+        Which dataset, and the preview.
+    """
+    return Prepared.model_validate_json((job.folder / PREPARED).read_text(encoding="utf-8"))
 
 
 def keep_estimate(home: Home, plan: TrainPlan, estimate: CostEstimate) -> None:

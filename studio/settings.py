@@ -12,7 +12,7 @@ def studio_home() -> Path:
     Returns:
         STUDIO_HOME, or `.studio` in the user's own folder.
     """
-    return Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".studio").expanduser()
+    return Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".studio").expanduser().absolute()
 
 
 _DEFAULTS = {
@@ -30,6 +30,10 @@ _PASSED_ON = (
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
     HOME_VARIABLE,
 )  # fmt: skip
+_PLACES = {
+    "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR",
+    HOME_VARIABLE,
+}  # fmt: skip
 _PASSED_ON_FAMILIES = ("LC_", "OMP_", "MKL_")
 
 
@@ -62,4 +66,6 @@ def child_environment(*, offline: bool) -> dict[str, str]:
         for name, value in os.environ.items()
         if name in _PASSED_ON or name in _DEFAULTS or name.startswith(_PASSED_ON_FAMILIES)
     }
+    for name in _PLACES & passed_on.keys():  # the child stands in another folder
+        passed_on[name] = str(Path(passed_on[name]).expanduser().absolute())
     return {**_DEFAULTS, **passed_on, **({"HF_HUB_OFFLINE": "1"} if offline else {})}

@@ -9,7 +9,7 @@ from studio.home import Home
 from studio.jobs.stopping import StopRequest
 
 _SECONDS_BETWEEN_WORDS = 0.25
-_SECONDS_BETWEEN_SAME_WORDS = 30.0  # a sign of life
+_SECONDS_BETWEEN_SAME_WORDS = 300.0  # a sign of life
 
 
 @dataclass

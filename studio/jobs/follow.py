@@ -50,10 +50,10 @@ def follow(
             if time.monotonic() - advanced_at >= _ADVANCE_SECONDS:
                 queue.advance()
                 advanced_at = time.monotonic()
+            waiting = queue.waiting()  # before the status: who left the line by then has begun
             status = job.status()
             for stamped in reader.new_events():
                 show(stamped)
-            waiting = queue.waiting()
             if job.id in waiting:
                 show_place(waiting.index(job.id) + 1)
             elif status.state in _ENDS or status.state == "new":

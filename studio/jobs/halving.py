@@ -93,6 +93,19 @@ def rung_steps(
     return tuple(steps)
 
 
+def can_choose(rungs: Sequence[int], total_steps: int) -> bool:
+    """Say whether halving can end a member early.
+
+    Args:
+        rungs: from `rung_steps`.
+        total_steps: of the whole run.
+
+    Returns:
+        Whether a rung lies before the end.
+    """
+    return any(rung < total_steps for rung in rungs)
+
+
 def num_places(num_members: int, halving: Halving, rung: int) -> int:
     """Count who may go on from a rung.
 

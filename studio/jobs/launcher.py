@@ -14,7 +14,8 @@ from engine.events import Failed
 from engine.jobs import Job
 from engine.liveness import Process, is_alive
 from studio.settings import HOME_VARIABLE, child_environment
-from templates.errors import RunError
+from templates.errors import StudioError
+from templates.files import disk_errors
 
 LOG = "worker.log"
 HELLO = b"+"
@@ -46,12 +47,11 @@ def launch_process(home: Path, job: Job, *, until_step: int = 0, token: str = ""
         until_step: pause training there; 0: go on to the end.
         token: for the Hub; goes through a pipe, never into a file or argument.
     """
-    reap()
     reading, writing = os.pipe()
     environment = child_environment(offline=job.kind != "fetch") | {HOME_VARIABLE: str(home)}
     command = [sys.executable, "-m", "studio.jobs.worker", job.id, "--hello", str(writing)]
     try:
-        with (job.folder / LOG).open("ab") as log:
+        with disk_errors("the worker's log"), (job.folder / LOG).open("ab") as log:
             worker = subprocess.Popen(  # noqa: S603 - our own program, our own generated id
                 command,
                 cwd=_ROOT,
@@ -62,6 +62,9 @@ def launch_process(home: Path, job: Job, *, until_step: int = 0, token: str = ""
                 pass_fds=(writing,),
                 start_new_session=True,
             )
+    except Exception:
+        os.close(reading)
+        raise
     finally:
         os.close(writing)
     _children.append(worker)
@@ -70,7 +73,7 @@ def launch_process(home: Path, job: Job, *, until_step: int = 0, token: str = ""
         orders = {"until_step": until_step, "token": token}
         worker.stdin.write(json.dumps(orders).encode() + b"\n")
     if not _said_hello(reading):
-        _write_failure(job, worker.wait())
+        write_failure(job, f"The worker could not start (exit {worker.wait()})")
 
 
 def reap() -> None:
@@ -104,14 +107,17 @@ def _said_hello(reading: int) -> bool:
             os.close(reading)
 
 
-def _write_failure(job: Job, code: int) -> None:
-    """Speak for a worker that could not: it ended before its first event."""
+def write_failure(job: Job, what: str) -> None:
+    """Speak for a worker that could not: it ended before its first event, or never began.
+
+    Args:
+        job: its job.
+        what: what happened.
+    """
     try:
         with job.lock():
             attempt = job.start_attempt()
-            attempt.write(
-                Failed(f"The worker could not start (exit {code})", f"Look into {LOG}", job.id)
-            )
+            attempt.write(Failed(what, f"Look into {LOG} in its folder", job.id))
             attempt.close()
-    except RunError:
+    except StudioError:
         return  # another worker has the job, or the disk refuses: readers see what there is

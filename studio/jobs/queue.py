@@ -9,14 +9,15 @@ import contextlib
 import fcntl
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 from engine.jobs import Job, JobState, JobStatus, create_job
+from engine.liveness import Process, is_alive, this_process
 from studio.home import Home
-from studio.jobs.launcher import Launcher, ask_to_stop, launch_process, reap
+from studio.jobs.launcher import Launcher, ask_to_stop, launch_process, reap, write_failure
 from studio.jobs.requests import REQUESTS, Request, kind_of, lane_of, read_request
 from studio.jobs.sweep import next_entries, pause_step, sweep_of
 from templates.errors import RunError, StudioError
@@ -25,8 +26,17 @@ from templates.values import Value, parse
 
 _LOCK_SECONDS = 60.0  # starting a worker takes one
 _RETRY_SECONDS = 0.02
+_END_SECONDS = 2.0
 
 QueueState = Literal["queued", "running", "finished", "stopped", "failed", "interrupted"]
+
+
+class Holder(Value):
+    """The process that has the token a job needs."""
+
+    pid: int
+    started: int
+    boot_id: str
 
 
 class Entry(Value):
@@ -34,6 +44,7 @@ class Entry(Value):
 
     job: str
     until_step: int = 0
+    token_holder: Holder | None = None
 
 
 class Line(Value):
@@ -96,24 +107,32 @@ class Queue:
         with self._locked() as line:
             known = self._known(key)
             if known:
+                if known.id not in _names(line) and known.status().state == "new":
+                    # Killed between the key and the line, whoever asked first never put it there.
+                    self._append(line, Entry(job=known.id))
                 return known
             folder = self._home.new(kind)
             job = create_job(folder, kind, content, key=key, files=files)
             # Then the key: a kill in between leaves a job that nobody waits for, not a lost one.
             if key:
                 write_atomically(self._key_file(key), job.id)
-            entry = Entry(job=job.id, until_step=until_step)
-            self._save(line.model_copy(update={"waiting": (*line.waiting, entry)}))
-        if token:
-            self._tokens[job.id] = token
+            holder = None
+            if token:
+                self._tokens[job.id] = token
+                holder = Holder(**vars(this_process()))
+            self._append(line, Entry(job=job.id, until_step=until_step, token_holder=holder))
         return job
 
     def advance(self) -> None:
-        """Start what can start, and look after what has ended without a word."""
-        reap()
+        """Start what can start, and look after what has ended without a word.
+
+        Raises:
+            RunError: the disk takes no more; nothing is started then.
+        """
         with self._locked() as line:
+            reap()
             # Also those that wait: who started them may have been killed before it could say so.
-            names = dict.fromkeys((*line.running, *(entry.job for entry in line.waiting)))
+            names = _names(line)
             states = {name: _state(self._job(name)) for name in names}
             running = [name for name in names if states[name] == "running"]
             lanes = {_lane(self._job(name)) for name in running}
@@ -122,16 +141,19 @@ class Queue:
                     self._job(name).record_death()
             line = self._with_promotions(line, running)
             going = {*running, *(entry.job for entry in line.waiting)}
+            num_running = len(running)
             waiting, sweeps, held = [], set(line.sweeps), set(line.held)
             for entry in line.waiting:
                 job = self._job(entry.job)
                 lane = _lane(job)
                 if lane is None or states.get(job.id) in ("running", "finished"):
                     continue  # deleted, or already on its way
-                if lane in lanes:
+                if lane in lanes or self._waits_for_token(entry):
                     waiting.append(entry)
                     continue
                 lanes.add(lane)
+                if len(running) == num_running:  # a full disk must not see one start after another
+                    self._save(line)
                 token = self._tokens.pop(job.id, "")
                 until_step, sweep = entry.until_step, sweep_of(self._home, job)
                 if sweep:
@@ -140,8 +162,13 @@ class Queue:
                     until_step = until_step or pause_step(
                         self._home, sweep, job, going=going, held=held
                     )
-                self._launch(self._home.root, job, until_step=until_step, token=token)
-                running.append(job.id)
+                try:
+                    self._launch(self._home.root, job, until_step=until_step, token=token)
+                except (StudioError, OSError) as error:  # the others shall not wait for it
+                    write_failure(job, f"The worker could not start: {error}")
+                    lanes.discard(lane)
+                else:
+                    running.append(job.id)
             after = Line(
                 waiting=tuple(waiting),
                 running=tuple(running),
@@ -176,20 +203,17 @@ class Queue:
         """
         return [entry.job for entry in self._read().waiting]
 
-    def state(self, job: Job, status: JobStatus | None = None) -> QueueState:
+    def state(self, job: Job) -> QueueState:
         """Say where a job stands, the line included.
 
         Args:
             job: any job.
-            status: what its folder says, where that is already read.
 
         Returns:
             "stopped" also where it was taken out of the line before it began.
         """
-        found = status or job.status()
-        if found.state not in ("running", "finished") and job.id in self.waiting():
-            return "queued"
-        return "stopped" if found.state == "new" else found.state
+        waiting = self.waiting()  # first: who leaves the line between the two reads has begun
+        return standing(job, job.status(), waiting)
 
     def move(self, job: Job, position: int) -> None:
         """Change the order.
@@ -226,8 +250,15 @@ class Queue:
             if after != line:
                 self._save(after)
         process = job.status().process
-        if process is not None:
-            ask_to_stop(process, force=force)
+        if process is None:
+            return
+        ask_to_stop(process, force=force)
+        if force:
+            deadline = time.monotonic() + _END_SECONDS
+            while is_alive(process) and time.monotonic() < deadline:
+                reap()
+                time.sleep(_RETRY_SECONDS)
+            job.record_death(on_request=True)
 
     def resume(self, job: Job, *, until_step: int = 0) -> None:
         """Put a job back into the line: training goes on from its newest sound checkpoint.
@@ -250,8 +281,8 @@ class Queue:
                     if state == "finished"
                     else "Wait until it ends",
                 )
-            entry = Entry(job=job.id, until_step=until_step)
-            self._save(line.model_copy(update={"waiting": (*line.waiting, entry)}))
+            with job.lock():  # nobody archives or deletes it just now
+                self._append(line, Entry(job=job.id, until_step=until_step))
 
     def retry(self, job: Job) -> None:
         """Try again what failed or was interrupted.
@@ -285,8 +316,18 @@ class Queue:
             self._save(after)
         return after
 
+    def _append(self, line: Line, entry: Entry) -> None:
+        self._save(line.model_copy(update={"waiting": (*line.waiting, entry)}))
+
+    def _waits_for_token(self, entry: Entry) -> bool:
+        """Say whether another living process has to start it; a dead one's token is lost."""
+        holder = entry.token_holder
+        if holder is None or entry.job in self._tokens:
+            return False
+        return is_alive(Process(holder.pid, holder.started, holder.boot_id))
+
     def _job(self, name: str) -> Job:
-        return Job(self._home.place("train") / name)
+        return self._home.job(name)
 
     def _key_file(self, key: str) -> Path:
         folder = self._home.root / "keys"
@@ -305,7 +346,7 @@ class Queue:
     def _locked(self) -> Iterator[Line]:
         """Hold the queue's lock; the one thing all processes wait for, and never for long."""
         deadline = time.monotonic() + _LOCK_SECONDS
-        with disk_errors("the queue"):
+        with disk_errors(f"the queue in {self._home.root}"):
             file = self._home.lock("queue").open("w")
         with file:
             while True:
@@ -328,7 +369,13 @@ class Queue:
             return parse(Line, content, where=self._path.name, error=RunError)
         except FileNotFoundError:
             return Line()
-        except (OSError, ValueError, RecursionError, StudioError):
+        except OSError as error:
+            raise RunError(
+                f"The line of jobs cannot be read ({error.strerror})",
+                where=str(self._path),
+                fix="Make the file readable, or delete it: the line is then made anew",
+            ) from None
+        except (ValueError, RecursionError, StudioError):
             return self._rebuilt()
 
     def _rebuilt(self) -> Line:
@@ -345,6 +392,26 @@ class Queue:
 
     def _save(self, line: Line) -> None:
         write_atomically(self._path, canonical_json(line.model_dump(mode="json")))
+
+
+def standing(job: Job, status: JobStatus, waiting: Collection[str]) -> QueueState:
+    """Say where a job stands, from what was read of folder and line.
+
+    Args:
+        job: any job.
+        status: what its folder says, read after the line.
+        waiting: who waits.
+
+    Returns:
+        Its state for people.
+    """
+    if status.state not in ("running", "finished") and job.id in waiting:
+        return "queued"
+    return "stopped" if status.state == "new" else status.state
+
+
+def _names(line: Line) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*line.running, *(entry.job for entry in line.waiting))))
 
 
 def _state(job: Job) -> JobState | None:

@@ -38,7 +38,11 @@ class TrainRequest(Value):
     estimated_peak_bytes: int = Field(default=0, ge=0, description="0: nobody estimated it.")
     memory_available_bytes: int = Field(default=0, ge=0, description="When it was estimated.")
     trackers: tuple[Tracker, ...] = Field(default=(), description="Beside metrics.csv.")
-    sweep_id: str = Field(default="", description="The sweep that this run belongs to.")
+    sweep_id: str = Field(
+        default="",
+        pattern=r"^(sweep-[0-9a-z-]+)?$",
+        description="The sweep that this run belongs to.",
+    )
 
 
 class CompareRequest(Value):

@@ -8,6 +8,7 @@ from typing import Any
 
 # Leaves two of the ten seconds to let go of what was begun.
 _PATIENCE_SECONDS = 8.0
+_AGAIN_SECONDS = 2.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
 
 
@@ -59,6 +60,7 @@ class StopRequest:
             yield
         finally:
             self._droppable = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
@@ -83,7 +85,8 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         first, self._asked = not self._asked, True
         if self._droppable or (self._late and number == signal.SIGALRM):
-            self._droppable = self._late = False  # once is enough
+            # Once more, should it be swallowed where no exception can leave.
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
             raise StopWork
         if self._late and first:
             signal.setitimer(signal.ITIMER_REAL, _PATIENCE_SECONDS)

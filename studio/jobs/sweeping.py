@@ -10,7 +10,7 @@ from engine.plan import TrainPlan
 from engine.schedules import steps_between_evaluations
 from studio.home import Home
 from studio.jobs.follow import interrupts
-from studio.jobs.halving import Halving, rung_steps
+from studio.jobs.halving import Halving, can_choose, rung_steps
 from studio.jobs.launcher import ask_to_stop
 from studio.jobs.queue import Entry, Line, Queue
 from studio.jobs.requests import TrainRequest
@@ -46,7 +46,8 @@ def start_sweep(
         The sweep; its members start at the next `advance`.
 
     Raises:
-        PlanError: there are too many members, none, or one that was never estimated.
+        PlanError: there are too many members, none, or one that was never estimated; or halving
+            could never choose.
     """
     check_size(len(plans))
     path = home.new("sweep").with_suffix(".json")
@@ -59,6 +60,14 @@ def start_sweep(
             SweepMember(job=folder.name, label=label, total_steps=total_steps, rungs=rungs)
         )
     sweep = Sweep(id=path.stem, name=name, members=tuple(members), halving=halving)
+    if halving and len(beyond_halving(sweep)) == len(members):
+        raise PlanError(
+            "Halving could never choose: no member is evaluated before its last step, so all "
+            "would train to the end",
+            where=f"{max(member.total_steps for member in members)} steps at most",
+            fix="Evaluate more often (a higher -o evaluations_per_epoch=...), train for more "
+            "steps, or leave --halving out",
+        )
     write_atomically(path, sweep.model_dump_json(indent=2))
     for folder, (_, request) in zip(folders, plans, strict=True):
         content = request.model_copy(update={"sweep_id": sweep.id}).model_dump(mode="json")
@@ -66,6 +75,20 @@ def start_sweep(
     entries = [Entry(job=member.job, until_step=next(iter(member.rungs), 0)) for member in members]
     queue.edit(lambda line: _with(line, sweep, entries))
     return sweep
+
+
+def beyond_halving(sweep: Sweep) -> list[SweepMember]:
+    """List the members that halving never ends early.
+
+    Args:
+        sweep: the sweep.
+
+    Returns:
+        Those that are evaluated at their last step only; none without halving.
+    """
+    if sweep.halving is None:
+        return []
+    return [one for one in sweep.members if not can_choose(one.rungs, one.total_steps)]
 
 
 def stop_sweep(queue: Queue, home: Home, sweep: Sweep, *, force: bool = False) -> None:

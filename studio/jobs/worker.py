@@ -30,7 +30,7 @@ from studio.jobs.queue import Queue
 from studio.jobs.requests import Request, TrainRequest, lane_of, read_request
 from studio.jobs.stopping import StopRequest, StopWork
 from studio.records import require_finished
-from templates.errors import RunError, StudioError
+from templates.errors import StudioError
 
 _WAIT_SECONDS = 0.1
 _PREFERRED_VICTIM = b"500"  # where memory runs out, the system ends a worker before the page
@@ -88,8 +88,10 @@ def work_on(
             last = Failed(error.what, error.fix, error.where)
         except Exception as error:
             traceback.print_exc()  # into the log
-            last = _unforeseen(error, job, launched)
-        if last is not None:
+            # Libraries turn a raised stop into errors of their own.
+            stopped = stop.asked() and not is_out_of_memory(error)
+            last = Stopped(_saved_step(job)) if stopped else _unforeseen(error, job, launched)
+        if last is not None and not attempt.has_ended:  # a signal may come behind the last word
             attempt.write(last)
         attempt.close()
 
@@ -167,7 +169,7 @@ def main() -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
         file.write(_PREFERRED_VICTIM)
     home = Home()
-    job = Job(home.place("train") / arguments.job)
+    job = home.job(arguments.job)
 
     def hello() -> None:
         if arguments.hello >= 0:
@@ -177,11 +179,15 @@ def main() -> None:
 
     with StopRequest() as stop:
         try:
-            orders = json.loads(sys.stdin.readline() or "{}")
-            work_on(home, job, stop, hello=hello, **orders)
-        except RunError as error:
+            orders = sys.stdin.readline()
+            if not orders:  # who started this was killed; the job still waits in line
+                sys.exit("There were no orders")
+            work_on(home, job, stop, hello=hello, **json.loads(orders))
+            Queue(home).advance()
+        except StudioError as error:
             sys.exit(str(error))
-    Queue(home).advance()
+    sys.stderr.flush()
+    os._exit(0)  # threads of a download that was stopped would be waited for
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import zipfile
@@ -21,9 +22,9 @@ from typing import get_args
 from pydantic import TypeAdapter, ValidationError
 
 from engine.events import Event, Stamped, from_json
-from engine.jobs import Job
+from engine.jobs import REQUEST, Job
 from studio.home import Home
-from studio.jobs.requests import read_request
+from studio.jobs.requests import TrainRequest, read_request
 from studio.records import planned
 from studio.runs.archive import (
     CARRIED,
@@ -40,11 +41,17 @@ from studio.runs.archive import (
 from studio.runs.saves import find_saves
 from templates.dataset import read_dataset
 from templates.errors import RunError, StudioError
-from templates.files import disk_errors, sync_folder
+from templates.files import canonical_json, disk_errors, sync_folder, write_atomically
 from templates.values import parse
 
 LIMIT_BYTES = 100 * 10**9
 _MANIFEST_LIMIT_BYTES = 4 << 20
+# Weights and examples may be as large as there is room. Everything else is read into memory, now or
+# later, and JSON grows there to a multiple of its size.
+_ANY_SIZE = re.compile(r"job/.*\.safetensors|dataset/.*\.jsonl")
+_JSON_LIMIT_BYTES, _FILE_LIMIT_BYTES = 64 << 20, 256 << 20
+_EVENT_LIMIT_BYTES = 1 << 20
+_MOST_TORN_LINES = 10_000  # a kill or a full disk leaves one or two
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 _YEAR_3000_SECONDS = 32_503_680_000
@@ -66,7 +73,7 @@ def import_run(
         progress: called with the share done and a few words.
 
     Returns:
-        The run, as it was when it was exported.
+        The run, as it was when it was exported, but for the sweep it may have belonged to.
 
     Raises:
         RunError: the file is no whole and harmless export, a newer studio wrote it, there is no
@@ -155,6 +162,8 @@ def _check_sizes(
     for file in manifest.files:
         if pack.getinfo(file.name).file_size != file.size_bytes:
             raise _refused(path, f"{file.name} has another size than the manifest says")
+        if file.size_bytes > _most_bytes(file.name):
+            raise _refused(path, f"{file.name} is far too long")
     if manifest.size_bytes > room_bytes:
         raise RunError(
             f"Unpacked it would take {manifest.size_bytes / 1e9:,.3f} GB, and there is room for "
@@ -162,6 +171,12 @@ def _check_sizes(
             where=path.name,
             fix="Free some space, or point STUDIO_HOME at a larger disk",
         )
+
+
+def _most_bytes(name: str) -> float:
+    if _ANY_SIZE.fullmatch(name):
+        return math.inf
+    return _JSON_LIMIT_BYTES if name.casefold().endswith(".json") else _FILE_LIMIT_BYTES
 
 
 def _room_bytes(home: Home, limit_bytes: int) -> int:
@@ -227,8 +242,10 @@ def _chunks(pack: zipfile.ZipFile, name: str, path: Path) -> Iterator[bytes]:
 def _check_content(job: Job, dataset_folder: Path, manifest: ArchiveManifest, path: Path) -> None:
     """Read everything once as its later readers will."""
     try:
-        read_request(job)
+        request = read_request(job)
         plan = planned(job)
+        if isinstance(request, TrainRequest) and request.sweep_id:
+            _leave_sweep(job)
         dataset = read_dataset(dataset_folder)
         state = _checked_state(job, path)
         saves = find_saves(job.checkpoints, finished=state == "finished")
@@ -241,19 +258,39 @@ def _check_content(job: Job, dataset_folder: Path, manifest: ArchiveManifest, pa
         raise _refused(path, "The archive holds no weights of its finished run")
 
 
+def _leave_sweep(job: Job) -> None:
+    """A run that came alone belongs to no sweep here, even where one is called the same."""
+    content = json.loads((job.folder / REQUEST).read_bytes())
+    content["request"]["sweep_id"] = ""
+    write_atomically(job.folder / REQUEST, canonical_json(content, indent=2))
+
+
 def _checked_state(job: Job, path: Path) -> str:
     for events in job.attempt_events().values():
-        for line in events.read_bytes().split(b"\n"):  # as its readers do
-            try:
-                stamped = from_json(line)
-            except ValueError:
-                continue  # torn, as a kill leaves it
-            if not _is_plausible(stamped):
-                raise _refused(path, "The run's events are not what a run reports")
+        if not _are_plausible(events):
+            raise _refused(path, "The run's events are not what a run reports")
     state = job.status().state
     if state == "running":  # it would be watched, and stopped, as if it were that process
         raise _refused(path, "The archive names a process of this machine as its worker")
     return state
+
+
+def _are_plausible(events: Path) -> bool:
+    num_torn = 0
+    with events.open("rb") as file:
+        while line := file.readline(_EVENT_LIMIT_BYTES):  # split where its readers do
+            if len(line) == _EVENT_LIMIT_BYTES:
+                return False
+            try:
+                stamped = from_json(line)
+            except ValueError:  # torn, as a kill leaves it
+                num_torn += 1
+                if num_torn > _MOST_TORN_LINES:
+                    return False
+                continue
+            if not _is_plausible(stamped):
+                return False
+    return True
 
 
 def _is_plausible(stamped: Stamped) -> bool:

@@ -1,5 +1,7 @@
 """jobs: what waits, what runs, what became of it; stop, resume, try again, copy."""
 
+import contextlib
+import json as json_text
 import sys
 import time
 from typing import Annotated, Any
@@ -7,18 +9,23 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from engine.comparing.comparison import read_comparison
 from engine.events import Evaluated, Saved, Stamped, Stepped
-from engine.jobs import SILENT_SECONDS, JobStatus
+from engine.jobs import SILENT_SECONDS, Job, JobStatus
 from engine.liveness import Process
 from studio.doing import watch
 from studio.home import Home
 from studio.jobs.follow import tail
 from studio.jobs.launcher import LOG
-from studio.jobs.queue import Queue
-from studio.jobs.requests import TABLE, read_request
+from studio.jobs.queue import Queue, standing
+from studio.jobs.requests import TABLE, TrainRequest, read_request
+from studio.jobs.sweep import read_sweep
+from studio.jobs.sweeping import stop_sweep
+from studio.records import COMPARISON, finished_sentence, read_prepared
 from studio.runs.about import read_about
 from studio.runs.difference import flat
 from studio.screen import say, say_json, say_table
+from studio.verbs.compare import show_comparison
 from studio.verbs.train import Detach
 from studio.verbs.upload import Json
 from templates.errors import RunError, StudioError
@@ -37,19 +44,21 @@ def list_jobs(
     """List jobs, the newest last."""
     home = Home()
     queue = Queue(home)
-    queue.advance()
+    _look_after(queue)
     waiting = queue.waiting()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for job in home.jobs():
         if kind and job.id.partition("-")[0] != kind:
             continue
         try:
             status = job.status()
+        except FileNotFoundError:  # deleted meanwhile
+            continue
         except StudioError as error:
             rows.append({"job": job.id, "state": "unreadable", "what": error.what})
             continue
         about = read_about(job)
-        shown = "queued" if job.id in waiting else queue.state(job, status)
+        shown = standing(job, status, waiting)
         if (state and shown != state) or (tag and tag not in about.tags):
             continue
         rows.append({"job": job.id, "state": shown, **_facts(status), **about.model_dump()})
@@ -57,6 +66,8 @@ def list_jobs(
         rows = rows[-30:]
     if json:
         say_json(rows)
+    elif not rows and (kind or state or tag):
+        say("No job fits.")
     elif not rows:
         say("There are no jobs yet. Begin with: python app.py upload TABLE")
     else:
@@ -68,10 +79,11 @@ def show(job: JobArgument = "latest", json: Json = False) -> None:
     """Show one job: what was asked for, where it stands, and what to do."""
     home = Home()
     queue = Queue(home)
-    queue.advance()
+    _look_after(queue)
     found = home.find_job(job)
+    waiting = queue.waiting()
     status = found.status()
-    state = queue.state(found, status)
+    state = standing(found, status, waiting)
     if json:
         say_json(
             {
@@ -97,6 +109,8 @@ def show(job: JobArgument = "latest", json: Json = False) -> None:
         )
     elif status.what:
         say(f"{status.what}. {status.fix}.")
+    elif state == "finished":
+        _show_result(found)
     say(f"Folder: {found.folder}")
 
 
@@ -116,16 +130,22 @@ def logs(
         say(log.read_text(encoding="utf-8", errors="replace") if log.is_file() else "")
         return
 
+    advanced_at = 0.0
+
     def over() -> bool:
         if not follow:
             return True
-        queue.advance()
+        nonlocal advanced_at
+        if time.monotonic() - advanced_at > 1.0:
+            _look_after(queue)
+            advanced_at = time.monotonic()
         return queue.state(found) not in ("queued", "running")
 
     for stamped in tail(found, until=over):
         if json:
             kind = type(stamped.event).__name__
-            say_json({"event": kind, "at": stamped.at, **vars(stamped.event)})
+            content = {"event": kind, "at": stamped.at, **vars(stamped.event)}
+            typer.echo(json_text.dumps(content, ensure_ascii=False))
         else:
             say(_line(stamped))
         sys.stdout.flush()
@@ -144,6 +164,8 @@ def stop(
     queue.advance()
     if jobs == ["all"]:
         found = [job for job in home.jobs() if queue.state(job) in ("queued", "running")]
+        for sweep in queue.line().sweeps:  # else members that pause would go on
+            stop_sweep(queue, home, read_sweep(home.find("sweep", sweep)))
     else:
         found = [home.find_job(job) for job in jobs]
     states = {}
@@ -170,7 +192,7 @@ def resume(job: JobArgument = "latest", detach: Detach = False, json: Json = Fal
     queue = Queue(home)
     found = home.find_job(job)
     queue.resume(found)
-    _go_on(queue, found.id, home, detach, json)
+    _go_on(queue, found, home, detach, json)
 
 
 def retry(job: JobArgument = "latest", detach: Detach = False, json: Json = False) -> None:
@@ -179,7 +201,7 @@ def retry(job: JobArgument = "latest", detach: Detach = False, json: Json = Fals
     queue = Queue(home)
     found = home.find_job(job)
     queue.retry(found)
-    _go_on(queue, found.id, home, detach, json)
+    _go_on(queue, found, home, detach, json)
 
 
 def duplicate(
@@ -201,9 +223,13 @@ def duplicate(
         _change(content, item)
     content.pop("sweep_id", None)
     copy = parse(type(request), content, where=found.id, error=RunError)
+    if isinstance(copy, TrainRequest):
+        from engine.runs import check_plan  # noqa: PLC0415
+
+        check_plan(copy.plan, home.find("dataset", copy.plan.dataset_id))
     files = {TABLE: found.folder / TABLE} if found.kind == "predict" else None
     made = queue.submit(copy, files=files)
-    _go_on(queue, made.id, home, detach, json)
+    _go_on(queue, made, home, detach, json)
 
 
 def move(
@@ -221,21 +247,50 @@ def move(
         say("\n".join(f"{place}. {name}" for place, name in enumerate(queue.waiting(), 1)))
 
 
-def _go_on(queue: Queue, name: str, home: Home, detach: bool, json: bool) -> None:
-    job = home.find_job(name)
-    if job.kind in ("train", "compare"):
-        home.mark_latest(job.kind, job.id)
+def _go_on(queue: Queue, job: Job, home: Home, detach: bool, json: bool) -> None:
     if detach:
         queue.advance()
     else:
         watch(queue, job, title=job.kind.capitalize(), quiet=json)
     state = queue.state(job)
+    if state == "finished" or job.kind == "train":
+        _mark_latest(home, job)
     if json:
         say_json({"job": job.id, "state": state})
     else:
         say(f"{job.id}: {state}")
+        if state == "finished":
+            _show_result(job)
     if not detach and state != "finished":
         raise typer.Exit(130)
+
+
+def _mark_latest(home: Home, job: Job) -> None:
+    """What a job made is now what "latest" stands for, as after its own verb."""
+    if job.kind == "prepare":
+        home.mark_latest("dataset", read_prepared(job).dataset_id)
+    elif job.kind in ("train", "compare"):
+        home.mark_latest(job.kind, job.id)
+
+
+def _show_result(job: Job) -> None:
+    """Say what a finished job came to."""
+    if job.kind == "prepare":
+        dataset_id = read_prepared(job).dataset_id
+        say(f"The dataset is {dataset_id}. Next: python app.py plan {dataset_id}")
+    elif job.kind == "train":
+        say(finished_sentence(job))
+        say(f"Next: python app.py compare {job.id}")
+    elif job.kind == "compare":
+        show_comparison(read_comparison(job.folder / COMPARISON))
+    else:
+        say(f"What it made is in {job.folder}")
+
+
+def _look_after(queue: Queue) -> None:
+    """Move the line on where that is possible; a folder that may only be read is still shown."""
+    with contextlib.suppress(RunError):
+        queue.advance()
 
 
 def _change(content: dict[str, Any], item: str) -> None:

@@ -50,6 +50,9 @@ def plan(
 
     if list_methods:
         rows = [(spec.name, spec.family, spec.summary) for spec in all_methods().values()]
+        if json:
+            say_json([dict(zip(("name", "family", "summary"), row, strict=True)) for row in rows])
+            return ""
         say_table("Methods", ("name", "family", "what it does"), rows)
         return ""
     method_fields = get_method(method).options.model_fields

@@ -45,6 +45,10 @@ def predict(
     home = Home()
     job = Job(home.find("train", run))
     require_finished(job)
+    if to.resolve() == table.resolve():
+        raise DataError(
+            "The answers would overwrite the table", where=to.name, fix="Name another file"
+        )
     read_table(table)  # what is wrong with it is said here, before anything is made for it
     request = PredictRequest(
         run_id=job.id,

@@ -10,7 +10,7 @@ from rich.text import Text
 from studio.doing import do, fetched
 from studio.home import Home
 from studio.jobs.requests import PrepareRequest
-from studio.records import PREPARED, Prepared
+from studio.records import Prepared, read_prepared
 from studio.screen import out, say, say_json, say_table, visible
 from studio.verbs.upload import Json
 from templates.builtin import TEMPLATES
@@ -81,7 +81,7 @@ def prepare(
         preview=preview,
     )
     job = do(home, request)
-    prepared = Prepared.model_validate_json((job.folder / PREPARED).read_text(encoding="utf-8"))
+    prepared = read_prepared(job)
     dataset = read_dataset(home.place("dataset") / prepared.dataset_id)
     home.mark_latest("dataset", dataset.id)
     dataset_folder = home.place("dataset") / dataset.id

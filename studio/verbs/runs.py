@@ -17,7 +17,7 @@ from studio.runs.importing import import_run
 from studio.runs.trash import delete_job, empty_trash, list_trash, restore_job
 from studio.screen import progress, say, say_json, say_table
 from studio.verbs.upload import Json
-from templates.errors import StudioError
+from templates.errors import RunError, StudioError
 
 JobArgument = Annotated[str, typer.Argument(help='Id of a job, its beginning, or "latest".')]
 _DIFFERENCES = {"settings": "Settings that differ", "results": "Results"}
@@ -114,7 +114,10 @@ def trash(
     """List deleted jobs, or delete them for good."""
     home = Home()
     if empty:
+        if json and not yes:
+            raise RunError("Nobody can be asked with --json", fix="Add --yes to delete for good")
         if not (yes or _is_sure(f"Delete {_counted(len(list_trash(home)), 'job')} for good?")):
+            say("Nothing was deleted.")
             raise typer.Exit(1)
         freed_bytes = empty_trash(home)
         if json:

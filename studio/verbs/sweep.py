@@ -15,7 +15,14 @@ from studio.jobs.queue import Queue
 from studio.jobs.requests import TrainRequest
 from studio.jobs.sweep import Label, Sweep, check_size, read_sweep
 from studio.jobs.sweep_table import HONEST, SweepTable, sweep_table
-from studio.jobs.sweeping import follow_sweep, members, resume_sweep, start_sweep, stop_sweep
+from studio.jobs.sweeping import (
+    beyond_halving,
+    follow_sweep,
+    members,
+    resume_sweep,
+    start_sweep,
+    stop_sweep,
+)
 from studio.records import keep_estimate
 from studio.screen import Tick, progress, say, say_json, say_table
 from studio.verbs.plan import sort_options
@@ -73,11 +80,19 @@ def sweep(
             queue, home, plans, Halving(eta=eta, num_rungs=rungs) if halving else None, name=name
         )
         home.mark_latest("sweep", found.id)
-    if show or stop:
-        if stop:
-            _stop(queue, home, found)
+        _warn(found)
+    if stop:
+        _stop(queue, home, found)
         queue.advance()
-        _show(found, sweep_table(queue, home, found), json)
+        table = sweep_table(queue, home, found)
+        _show(found, table, json)
+        if not table.is_over:
+            _say_stopped(found, table, to_errors=json)
+        return found.id
+    if show:
+        queue.advance()
+        table = sweep_table(queue, home, found)
+        _show(found, table, json, go_on=table.is_stuck)
         return found.id
     if resume:
         resume_sweep(queue, home, found)
@@ -90,6 +105,8 @@ def sweep(
     with progress("Sweep") as tick:
         stopped = follow_sweep(queue, home, found, show=_bar(tick, home, found))
     table = sweep_table(queue, home, found)
+    if stopped and not table.is_over:
+        _say_stopped(found, table, to_errors=True)
     _show(found, table, json)
     _end(found, table, stopped)
     home.mark_latest("train", table.winner)
@@ -188,15 +205,28 @@ def _bar(tick: Tick, home: Home, found: Sweep) -> Callable[[Job | None], None]:
     return show
 
 
-def _show(found: Sweep, table: SweepTable, json: bool) -> None:
+def _warn(found: Sweep) -> None:
+    """Name the members that halving cannot end early."""
+    beyond = beyond_halving(found)
+    if beyond:
+        names = "; ".join(_words(member.label) for member in beyond)
+        typer.echo(
+            f"Note: {len(beyond)} of {len(found.members)} members are evaluated at their last "
+            f"step only, so halving cannot end them early ({names}).",
+            err=True,
+        )
+
+
+def _show(found: Sweep, table: SweepTable, json: bool, *, go_on: bool = False) -> None:
     if json:
         rows = [vars(row) for row in table.rows]
         say_json(
             {
                 "sweep": found.id,
-                "winner": table.winner,
+                "winner": table.winner or None,
+                "best_so_far": table.best_so_far or None,
                 "is_over": table.is_over,
-                "note": HONEST,
+                "note": HONEST if table.winner else "",
                 "members": rows,
             }
         )
@@ -207,38 +237,57 @@ def _show(found: Sweep, table: SweepTable, json: bool) -> None:
     same = {name: labels[0][name] for name in names if name not in differ}
     cells = [
         (
+            str(number),
             str(row.rank or "–"),
             *(_cell(row.label.get(name, "")) for name in differ),
             row.state,
             f"{row.step}/{row.total_steps}",
             "–" if row.best_loss is None else f"{row.best_loss:.4f}",
             f"{row.seconds:.0f}",
-            row.job,
         )
-        for row in table.rows
+        for number, row in enumerate(table.rows, 1)
     ]
-    headings = ("rank", *(name.replace("_", " ") for name in differ), "state", "steps",
-                "validation loss", "seconds", "run")  # fmt: skip
-    title = f"{found.name or found.id}{', ' * bool(same)}{_words(same)}"
+    headings = ("#", "rank", *(name.replace("_", " ") for name in differ), "state", "steps",
+                "loss", "seconds")  # fmt: skip
+    title = f"{found.name or found.id}{', ' * bool(same)}{_words(same)}; loss on validation rows"
     say_table(title, headings, cells)
+    for number, row in enumerate(table.rows, 1):  # a narrow table would fold the ids
+        say(f"{number}: {row.job}")
     for row in table.rows:
         if row.state in ("failed", "interrupted") and row.what:
             say(f"{_words(row.label)} ({row.job}): {row.what}.")
+    if go_on:
+        say(f"Go on with: {_resume_command(found)}")
+    best = next((row for row in table.rows if row.job == table.best_so_far), None)
+    if best:
+        num_finished = sum(row.state == "finished" for row in table.rows)
+        so_far = f"Best so far ({num_finished} of {len(table.rows)} finished)"
+        title = "Winner" if table.is_over else so_far
+        say(f"{title}: {_words(best.label)}, validation loss {best.best_loss:.4f}.")
     if table.winner:
-        best = next(row for row in table.rows if row.job == table.winner)
-        so_far = "Winner" if table.is_over else "Best so far"
-        say(f"{so_far}: {_words(best.label)}, validation loss {best.best_loss:.4f}.")
         say(HONEST)
         say(f"Next: python app.py compare {table.winner}")
-    elif not table.is_over:
+    elif not table.is_over and not table.is_stuck:
         say(f"Next: python app.py sweep --show {found.id}")
+
+
+def _say_stopped(found: Sweep, table: SweepTable, *, to_errors: bool) -> None:
+    is_saved = all(row.state != "running" for row in table.rows)
+    what = "Stopped and saved" if is_saved else "Stopping; the member that runs saves first"
+    sentence = f"{what}. Go on with: {_resume_command(found)}"
+    if to_errors:
+        typer.echo(sentence, err=True)
+    else:
+        say(sentence)
+
+
+def _resume_command(found: Sweep) -> str:
+    return f"python app.py sweep --resume {found.id}"
 
 
 def _end(found: Sweep, table: SweepTable, stopped: bool) -> None:
     """Make anything but a winner an exit code and a sentence."""
-    go_on = f"python app.py sweep --resume {found.id}"
-    if stopped or (not table.winner and any(row.state == "stopped" for row in table.rows)):
-        typer.echo(f"Stopped and saved. Go on with: {go_on}", err=True)
+    if stopped and not table.is_over:
         raise typer.Exit(130)
     lost = [row for row in table.rows if row.state == "interrupted"]
     if lost:
@@ -246,8 +295,11 @@ def _end(found: Sweep, table: SweepTable, stopped: bool) -> None:
             f"{len(lost)} of {len(table.rows)} members were interrupted, and the others cannot "
             "be judged without them",
             where=lost[0].job,
-            fix=f"Go on with: {go_on}",
+            fix=f"Go on with: {_resume_command(found)}",
         )
+    if not table.is_over:  # somebody stopped it from elsewhere
+        _say_stopped(found, table, to_errors=True)
+        raise typer.Exit(130)
     if not table.winner:
         raise RunError(
             "No member of the sweep reached its end",

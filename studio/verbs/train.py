@@ -63,12 +63,14 @@ def train(
     if not json:
         say(f"Run {job.id}")
     status = watch(queue, job, title="Training", quiet=json)
-    last = job.events()[-1]
     if json:
-        say_json({"run": job.id, "state": status.state, "last": vars(last)})
+        last = next(reversed(job.events()), None)
+        say_json({"run": job.id, "state": queue.state(job), "last": vars(last) if last else None})
     elif status.state == "finished":
         say(finished_sentence(job))
         say(f"Next: python app.py compare {job.id}")
+    elif status.state == "new":
+        say(f"Taken out of the line. Go on with: python app.py train --resume {job.id}")
     else:
         say(f"Stopped and saved. Go on with: python app.py train --resume {job.id}")
     if status.state != "finished":

@@ -2,6 +2,7 @@
 
 from contextlib import closing
 
+from engine.events import Noticed
 from engine.planning.hardware import prepare_process
 from engine.runs import assemble
 from engine.trainer import train
@@ -24,9 +25,13 @@ def run(request: TrainRequest, context: Context) -> None:
         context.progress(0.0, "loading the base")
         dataset = context.home.find("dataset", plan.dataset_id)
         training = assemble(plan, dataset, job.checkpoints)
+        num_noticed = 0
         with context.stop.deferred():
             for event in train(
                 training, should_stop=context.stop.asked, pause_at_step=context.until_step
             ):
                 trackers.write(event)
+                for notice in trackers.notices()[num_noticed:]:
+                    context.attempt.write(Noticed(notice))
+                    num_noticed += 1
                 context.attempt.write(event)

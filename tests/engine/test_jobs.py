@@ -3,8 +3,18 @@ from pathlib import Path
 
 import pytest
 
-from engine.events import Evaluated, Failed, Finished, Saved, Started, Stepped, Stopped
+from engine.events import (
+    Evaluated,
+    Failed,
+    Finished,
+    Launched,
+    Saved,
+    Started,
+    Stepped,
+    Stopped,
+)
 from engine.jobs import Job, JobStatus, create_job
+from engine.liveness import boot_id
 from templates.errors import RunError
 
 
@@ -110,3 +120,45 @@ def test_a_folder_without_a_request_is_never_seen(
     with pytest.raises(RunError, match="disk is full"):
         create_job(tmp_path / "train-1", "train", {})
     assert not list(tmp_path.glob("train-*"))
+
+
+def test_the_first_last_word_counts(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    attempt = job.start_attempt()
+    attempt.write(started(1))
+    assert not attempt.has_ended
+    attempt.write(Finished(1, 1, 0.5, "all steps taken", 1.0, 1))
+    assert attempt.has_ended
+    attempt.write(Stopped(1))
+    attempt.close()
+    assert job.status().state == "finished" and job.status().best_loss == 0.5
+
+
+def test_a_word_that_no_encoding_knows_is_still_written(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    job.start_attempt().write(Failed("The file \udcff is gone", "Bring it back"))
+    assert job.status().state == "failed" and "is gone" in job.status().what
+
+
+def test_of_a_long_run_steps_are_left_out_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    attempt = job.start_attempt()
+    attempt.write(started(1))
+    for step in range(1, 5001):
+        attempt.write(stepped(step))
+        if step % 1000 == 0:
+            attempt.write(Evaluated(step, 0.5, 0.9, True, 0.1))
+    events = job.events()
+    steps = [event.step for event in events if isinstance(event, Stepped)]
+    assert steps[:2000] == list(range(1, 2001)) and len(steps) < 2100
+    assert [e.step for e in events if isinstance(e, Evaluated)] == [1000, 2000, 3000, 4000, 5000]
+
+
+def test_ended_on_request_it_says_so(tmp_path: Path) -> None:
+    job = create_job(tmp_path / "train-1", "train", {})
+    job.start_attempt().write(Launched(1, 1, boot_id(), 0))
+    assert "ended from outside" in job.status().what
+    job.record_death(on_request=True)
+    assert job.status().state == "interrupted" and "as asked" in job.status().what

@@ -34,6 +34,7 @@ DOUBLING = (
     "{% set ns = namespace(x='a' * 1000000) %}"
     "{% for i in range(30) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
 )
+MORE_THAN_A_PIPE_HOLDS = {"text": "x" * 300_000}
 PARENT = """
 import sys, threading, time
 from studio.engine_service import EngineService
@@ -217,6 +218,44 @@ def test_a_child_killed_at_work_is_a_sentence(engine: EngineService, place: Path
     working.join()
     assert "ended in the middle of its work and was restarted" in str(found[0])
     assert engine.call("ping")["pid"] != pid
+
+
+@pytest.mark.slow
+def test_a_child_that_does_not_read_costs_one_restart(engine: EngineService) -> None:
+    pid = engine.call("ping")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    with pytest.raises(RunError, match=r"longer than 1 s and was restarted \(ping\)\. Try less"):
+        engine.call("ping", MORE_THAN_A_PIPE_HOLDS, timeout_seconds=1)
+    assert time.monotonic() - started < 3 and is_gone(pid, 0)
+    assert engine.call("ping")["pid"] != pid
+
+
+@pytest.mark.slow
+def test_a_request_larger_than_the_pipe_arrives_whole(engine: EngineService) -> None:
+    engine.release()  # the next child does not read while it starts
+    with pytest.raises(RunError, match="there is no setting called 'text'"):
+        engine.call("ping", MORE_THAN_A_PIPE_HOLDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_closing_does_not_wait_for_a_child_that_does_not_read(is_asked: bool) -> None:
+    before = {child.pid for child in psutil.Process().children()}
+    with EngineService() as engine:
+        pid = engine.call("ping")["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        if is_asked:
+            working, found = in_background(lambda: engine.call("ping", MORE_THAN_A_PIPE_HOLDS))
+            time.sleep(0.5)
+            assert working.is_alive()
+        started = time.monotonic()
+        engine.close()
+        assert time.monotonic() - started < 5 and is_gone(pid, 0)
+        if is_asked:
+            working.join(5)
+            assert "ended in the middle" in str(found[0])
+        assert {child.pid for child in psutil.Process().children()} == before
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def wait_until_over(home: Home, job: Job, *, advance: bool = True) -> JobStatus:
         if advance:
             queue.advance()
         status = job.status()
-        if queue.state(job, status) not in ("queued", "running"):
+        if queue.state(job) not in ("queued", "running"):
             return replace(status, process=None)
         time.sleep(0.02)
     raise AssertionError(f"{job.status()}\n{(job.folder / 'worker.log').read_text()[-2000:]}")

@@ -279,7 +279,7 @@ def test_two_processes_cannot_work_on_one_job(home: Home) -> None:
     job = start(home, long_plan(home))
     wait_for(job, has(Started))
     second = subprocess.run(
-        [sys.executable, "-m", "studio.jobs.worker", job.id], cwd=ROOT, text=True, input="",
+        [sys.executable, "-m", "studio.jobs.worker", job.id], cwd=ROOT, text=True, input="{}\n",
         env={**os.environ, "STUDIO_HOME": str(home.root)}, capture_output=True, check=False,
     )  # fmt: skip
     assert second.returncode != 0 and "Another process is working on this job" in second.stderr

@@ -184,3 +184,88 @@ def test_a_read_only_home_is_a_sentence(tmp_path: Path, monkeypatch: pytest.Monk
 def test_requests_survive_the_folder(queue: Queue) -> None:
     wish = PublishRequest(run_id="train-1", name="Mine", zipped=True)
     assert read_request(queue.submit(wish)) == wish
+
+
+def test_a_token_is_waited_for_while_its_holder_lives(tmp_path: Path, started: Started) -> None:
+    holder = Queue(Home(tmp_path), launch=started)
+    job = holder.submit(FetchRequest(base="org/name"), token="secret")
+    other = Queue(Home(tmp_path), launch=started)
+    other.advance()
+    assert started.jobs == [], "who moves the line has no token for it"
+    holder.advance()
+    assert started.orders[job.id] == (0, "secret")
+
+
+def test_a_token_whose_holder_is_dead_is_not_waited_for(tmp_path: Path, started: Started) -> None:
+    queue = Queue(Home(tmp_path), launch=started)
+    job = queue.submit(FetchRequest(base="org/name"), token="secret")
+    line = (tmp_path / "queue.json").read_text()
+    (tmp_path / "queue.json").write_text(line.replace(f'"pid": {this_process().pid}', '"pid": 1'))
+    Queue(Home(tmp_path), launch=started).advance()
+    assert started.orders[job.id] == (0, "")
+
+
+def test_one_that_cannot_be_started_does_not_hold_up_the_others(
+    tmp_path: Path, started: Started
+) -> None:
+    def launch(home: Path, job: Job, *, until_step: int = 0, token: str = "") -> None:
+        if job.id == bad.id:
+            raise OSError(24, "Too many open files")
+        started(home, job, until_step=until_step, token=token)
+
+    queue = Queue(Home(tmp_path), launch=launch)
+    bad, good = queue.submit(compare()), queue.submit(compare())
+    queue.advance()
+    assert queue.state(bad) == "failed" and "Too many open files" in bad.status().what
+    assert started.jobs == [good.id]
+
+
+@fault(
+    4, "The disk is full when the next job's turn comes", "Nothing is started until there is room"
+)
+def test_a_full_disk_starts_nothing(
+    tmp_path: Path, started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue(Home(tmp_path), launch=started)
+    job = queue.submit(compare())
+
+    def full(path: Path, content: str) -> None:
+        raise RunError("The disk is full", fix="Free some space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("studio.jobs.queue.write_atomically", full)
+        for _ in range(3):
+            with pytest.raises(RunError, match="disk is full"):
+                queue.advance()
+    assert started.jobs == [] and not (job.folder / "attempts").exists()
+    queue.advance()
+    assert started.jobs == [job.id]
+
+
+def test_killed_between_key_and_line_the_second_click_puts_it_there(
+    tmp_path: Path, queue: Queue
+) -> None:
+    before = '{"waiting": [], "running": []}'
+    job = queue.submit(compare(), key="form 7")
+    (tmp_path / "queue.json").write_text(before)
+    assert queue.submit(compare(), key="form 7") == job
+    assert queue.waiting() == [job.id]
+
+
+def test_a_stray_file_among_the_attempts_harms_nothing(queue: Queue, started: Started) -> None:
+    job = queue.submit(compare())
+    (job.folder / "attempts").mkdir()
+    (job.folder / "attempts" / ".DS_Store").write_text("?")
+    (job.folder / "attempts" / "copy").mkdir()
+    (job.folder / "attempts" / "copy" / "events.jsonl").write_text("")
+    queue.advance()
+    assert queue.state(job) == "running"
+    started.end(job)
+    assert queue.state(job) == "finished"
+
+
+def test_a_job_that_is_being_archived_is_not_resumed(queue: Queue) -> None:
+    job = queue.submit(compare())
+    queue.stop(job)
+    with job.lock(), pytest.raises(RunError, match="Another process is working on this job"):
+        queue.resume(job)

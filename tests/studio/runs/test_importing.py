@@ -4,6 +4,7 @@ import io
 import json
 import random
 import stat
+import tracemalloc
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 from engine.jobs import Job
 from engine.liveness import this_process
 from studio.home import Home
+from studio.jobs.requests import TrainRequest, read_request
 from studio.runs import importing
 from studio.runs.exporting import export_run
 from studio.runs.importing import import_run
@@ -22,6 +24,7 @@ from templates.errors import RunError, StudioError
 from templates.files import sha256_of_bytes
 
 Files = dict[str, bytes]
+MEGABYTE = b"\0" * (1 << 20)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +205,12 @@ def told(line: bytes) -> Callable[[Files], Files]:
 NOT_REPORTED = "The run's events are not what a run reports"
 CONSISTENT: list[tuple[str, Callable[[Files], Files], str]] = [
     ("no request", changed("job/request.json", lambda content: b"{}"), "There is no such run"),
-    ("deep request", changed("job/request.json", lambda content: b"[" * 9**6), "cannot be read"),
+    ("deep request", changed("job/request.json", lambda content: b"[" * 9**6), "no such run"),
+    ("a sweep's path", changed("job/request.json", lambda c: c.replace(
+        b'"sweep_id": ""', b'"sweep_id": "sweep-/../../x"')), "sweep_id"),
+    ("unwritable request", changed("job/request.json", lambda c: c.replace(
+        b'"sweep_id": ""', b'"sweep_id": "sweep-1"').replace(b'"key": ""', b'"key": "\\ud800"')),
+     "cannot be read"),
     ("other kind", changed("job/request.json", lambda c: c.replace(b'"train"', b'"fetch"')),
      "base is missing"),
     ("newer request", changed("job/request.json", lambda c: c.replace(b'n": 2\n', b'n": 3\n')),
@@ -217,6 +225,8 @@ CONSISTENT: list[tuple[str, Callable[[Files], Files], str]] = [
     ("words as numbers", told(event(event="Stopped", step="many")), NOT_REPORTED),
     ("no number", told(b'{"event":"Stopped","at":1,"step":1,"best_loss":NaN}\n'), NOT_REPORTED),
     ("hidden from lines", told(b'{"event":"Stopped","at":1,\r"step":"many"}\n'), NOT_REPORTED),
+    ("an endless line", told(b"[" * (2 << 20)), NOT_REPORTED),
+    ("torn lines only", told(b"\n" * 20_000), NOT_REPORTED),
     ("no date", told(event(event="Stopped", step=1, at=1e300)), NOT_REPORTED),
     ("damaged weights", changed("job/checkpoints/step-00000011/learned.safetensors",
                                 lambda content: content[::-1]), ""),
@@ -259,6 +269,68 @@ def test_a_bomb_is_refused_before_it_is_unpacked(
     assert len(archive) < 1_000_000
     found = refusal(empty, archive, limit_bytes=10_000_000)
     assert "Unpacked it would take 0.0" in found and "there is room for 0.010 GB" in found
+
+
+@pytest.mark.parametrize(
+    ("name", "size_bytes"),
+    [
+        ("job/attempts/1/events.jsonl", 600 << 20),
+        ("job/metrics.csv", 600 << 20),
+        ("job/request.json", 65 << 20),
+        ("dataset/dataset.json", 65 << 20),
+        ("dataset/else", 600 << 20),
+    ],
+)
+def test_a_file_that_will_be_held_in_memory_has_a_limit_of_its_own(
+    empty: Home, exported: tuple[bytes, bytes], name: str, size_bytes: int
+) -> None:
+    files = unpacked(exported[1])
+    content = json.loads(files.pop("manifest.json"))
+    content["files"] = [file for file in content["files"] if file["name"] != name]
+    content["files"].append({"name": name, "size_bytes": size_bytes, "sha256": "0" * 64})
+    files.pop(name, None)
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as pack:
+        for other, data in {"manifest.json": json.dumps(content).encode(), **files}.items():
+            pack.writestr(other, data)
+        with pack.open(name, "w") as place:
+            for _ in range(size_bytes >> 20):
+                place.write(MEGABYTE)
+    assert refusal(empty, target.getvalue()) == (
+        f"{name} is far too long (run.zip). Export the run again, and copy the file whole."
+    )
+
+
+def test_weights_and_examples_have_no_limit_but_the_room() -> None:
+    for name in ("job/checkpoints/step-00000001/learned.safetensors", "dataset/train.jsonl"):
+        assert importing._most_bytes(name) == float("inf")
+
+
+def test_long_events_are_read_line_by_line(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    line = event(event="Failed", what="x" * 100_000, fix="")
+    path.write_bytes(line * 200)
+    tracemalloc.start()
+    try:
+        assert importing._are_plausible(path)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_run_of_a_sweep_comes_without_it(empty: Home, exported: tuple[bytes, bytes]) -> None:
+    def join(content: bytes) -> bytes:
+        request = json.loads(content)
+        request["request"]["sweep_id"] = "sweep-1"
+        return json.dumps(request).encode()
+
+    files = unpacked(exported[1])
+    path = empty.root.parent / "run.zip"
+    path.write_bytes(packed(changed("job/request.json", join)(files)))
+    imported = import_run(empty, path)
+    request = read_request(imported)
+    assert isinstance(request, TrainRequest) and request.sweep_id == ""
+    assert (imported.folder / "request.json").read_bytes() == files["job/request.json"]
 
 
 def test_a_bomb_that_lies_about_its_size_is_cut_off(
