@@ -78,7 +78,7 @@ def write_run(job: Job, num_steps: int, *, seconds_per_step: float) -> Path:
     time_module = SimpleNamespace(monotonic=lambda: clock.now, time=lambda: 1.7e9 + clock.now)
     attempt = job.start_attempt()
     process = this_process()
-    with mock.patch("engine.jobs.time", time_module):
+    with mock.patch("engine.attempts.time", time_module):
         attempt.write(Launched(process.pid, process.started, process.boot_id, 0))
         for event in training_events(num_steps):
             clock.now += seconds_per_step if isinstance(event, Stepped) else 0.0

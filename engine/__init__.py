@@ -21,7 +21,9 @@ In the order in which things happen:
     events.py           what a run reports
     trainer.py          the loop, a generator of events
     checkpoints.py      whole or absent, and verified
-    jobs.py             a job as a folder; its state
+    attempts.py         one attempt at a job: its events, written and read
+    job_status.py       where a job stands: a fold over events and liveness
+    jobs.py             a job as a folder
     liveness.py         is that process still the one we mean?
     runs.py             plan -> training, finished run -> model
     comparing/          the tuned model against prompting, and the verdict

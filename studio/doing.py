@@ -6,7 +6,8 @@ from pathlib import Path
 import typer
 
 from engine.events import Degraded, Evaluated, Noticed, Progressed, Stamped, Started, Stepped
-from engine.jobs import Job, JobStatus
+from engine.job_status import JobStatus
+from engine.jobs import Job
 from studio.home import Home
 from studio.jobs.follow import follow
 from studio.jobs.launcher import LOG

@@ -3,8 +3,9 @@
 import time
 from dataclasses import dataclass, field
 
+from engine.attempts import Attempt
 from engine.events import Progressed
-from engine.jobs import Attempt, Job
+from engine.jobs import Job
 from studio.home import Home
 from studio.jobs.stopping import StopRequest
 

@@ -10,7 +10,8 @@ from types import FrameType
 from typing import Any
 
 from engine.events import Stamped, from_json
-from engine.jobs import Job, JobStatus
+from engine.job_status import JobStatus
+from engine.jobs import Job
 from studio.jobs.queue import Queue
 
 _LOOK_SECONDS = 0.05

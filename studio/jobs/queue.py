@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from engine.jobs import Job, JobState, JobStatus, create_job
+from engine.job_status import JobState, JobStatus
+from engine.jobs import Job, create_job
 from engine.liveness import Process, is_alive, this_process
 from studio.home import Home
 from studio.jobs.launcher import Launcher, ask_to_stop, launch_process, reap, write_failure

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from engine.jobs import Job, JobState, JobStatus
+from engine.job_status import JobState, JobStatus
+from engine.jobs import Job
 from studio.home import Home
 from studio.jobs.halving import Decision, Halving, MemberState, Standing, decide
 from studio.jobs.history import History, read_history

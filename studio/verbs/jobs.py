@@ -11,7 +11,8 @@ import yaml
 
 from engine.comparing.comparison import read_comparison
 from engine.events import Evaluated, Saved, Stamped, Stepped
-from engine.jobs import SILENT_SECONDS, Job, JobStatus
+from engine.job_status import SILENT_SECONDS, JobStatus
+from engine.jobs import Job
 from engine.liveness import Process
 from studio.doing import watch
 from studio.home import Home

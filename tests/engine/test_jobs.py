@@ -13,7 +13,8 @@ from engine.events import (
     Stepped,
     Stopped,
 )
-from engine.jobs import Job, JobStatus, create_job
+from engine.job_status import JobStatus
+from engine.jobs import Job, create_job
 from engine.liveness import boot_id
 from templates.errors import RunError
 

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from engine.events import Event
-from engine.jobs import Job, JobStatus
+from engine.job_status import JobStatus
+from engine.jobs import Job
 from engine.plan import TrainPlan, read_plan
 from studio.home import Home
 from studio.jobs import launcher

@@ -23,7 +23,8 @@ from engine.events import (
     Stepped,
     from_json,
 )
-from engine.jobs import Job, create_job, fold
+from engine.job_status import fold
+from engine.jobs import Job, create_job
 from engine.liveness import boot_id, find_process, this_process
 from studio.home import Home
 from studio.jobs.launcher import ask_to_stop
@@ -99,7 +100,7 @@ def test_a_jumping_clock_changes_no_duration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([2e9, 1e9, 3e9, 5e8] * 3)
-    monkeypatch.setattr("engine.jobs.time.time", lambda: next(clock))
+    monkeypatch.setattr("engine.attempts.time.time", lambda: next(clock))
     job = create_job(tmp_path / "train-1", "train", {})
     attempt = job.start_attempt()
     me = this_process()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from engine.attempts import Attempt
 from engine.events import Delivered, Failed, Launched, Stopped
-from engine.jobs import Attempt, Job
+from engine.jobs import Job
 from engine.liveness import memory_kills, this_process
 from studio.home import Home
 from studio.jobs.queue import Queue

@@ -179,7 +179,7 @@ def test_a_hung_worker_is_flagged_and_can_be_ended(
     wait_for(job, has(Saved))
     process = job.status().process
     os.kill(process.pid, signal.SIGSTOP)
-    monkeypatch.setattr("engine.jobs.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("engine.job_status.SILENT_SECONDS", 0.5)
     time.sleep(0.7)
     status = job.status()
     assert status.state == "running" and status.is_silent
