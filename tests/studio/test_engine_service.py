@@ -144,6 +144,7 @@ def test_a_try_that_nobody_reads_on_is_stopped(engine: EngineService, run: dict[
 
 
 def test_a_busy_device_is_a_sentence(engine: EngineService, run: dict[str, Any]) -> None:
+    run["device_lock"].parent.mkdir(parents=True, exist_ok=True)
     with run["device_lock"].open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(RunError, match=r"The device is busy with a job. Wait until it ends"):
