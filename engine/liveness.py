@@ -15,7 +15,8 @@ import psutil
 from engine.events import Failed, Launched
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# Where a system counts the processes it ended because memory ran out; the nearest count first.
+# Where a system counts the processes it ended because memory ran out: control group, machine. A
+# group's own count leaves out the groups below it, so none of them is enough alone.
 _KILL_COUNTERS = (
     Path("/sys/fs/cgroup/memory.events"),
     Path("/sys/fs/cgroup/memory/memory.oom_control"),
@@ -83,17 +84,18 @@ def memory_kills() -> int:
     """Count the processes that the system has ended because memory ran out.
 
     Returns:
-        The count of this control group or machine; 0 where the system does not say.
+        A number that grows with each; 0 where the system does not say.
     """
+    total = 0
     for counter in _KILL_COUNTERS:
         try:
             for line in counter.read_text(encoding="ascii").splitlines():
                 name, _, count = line.partition(" ")
                 if name == "oom_kill":
-                    return int(count)
+                    total += int(count)
         except (OSError, ValueError):
             continue
-    return 0
+    return total
 
 
 def why_it_ended(launched: Launched, boot: str, kills: int, *, on_request: bool = False) -> Failed:

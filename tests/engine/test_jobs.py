@@ -15,7 +15,7 @@ from engine.events import (
 )
 from engine.job_status import JobStatus
 from engine.jobs import Job, create_job
-from engine.liveness import boot_id
+from engine.liveness import boot_id, memory_kills
 from templates.errors import RunError
 
 
@@ -159,7 +159,7 @@ def test_of_a_long_run_steps_are_left_out_and_nothing_else(
 
 def test_ended_on_request_it_says_so(tmp_path: Path) -> None:
     job = create_job(tmp_path / "train-1", "train", {})
-    job.start_attempt().write(Launched(1, 1, boot_id(), 0))
+    job.start_attempt().write(Launched(1, 1, boot_id(), memory_kills()))
     assert "ended from outside" in job.status().what
     job.record_death(on_request=True)
     assert job.status().state == "interrupted" and "as asked" in job.status().what

@@ -338,4 +338,4 @@ def test_the_verb_shows_both_answers(tmp_path: Path, monkeypatch: pytest.MonkeyP
     request = Job(home / "jobs" / "train-1").folder / "request.json"
     (home / "jobs" / "train-2").mkdir()
     (home / "jobs" / "train-2" / "request.json").write_text(request.read_text())
-    assert "weights may still change" in tried("a", "--run", "train-2").stderr
+    assert "has not begun" in tried("a", "--run", "train-2").stderr

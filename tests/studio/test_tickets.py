@@ -56,7 +56,7 @@ def test_tuning_beats_the_best_prompt_with_a_clear_interval(home: Path) -> None:
     assert 65 <= comparison.arm("classical").value("accuracy") <= 90
     assert comparison.test_looks == 1
     run = Job(next((home / "jobs").glob("train-*")))
-    assert run.state() == "finished"
+    assert run.status().state == "finished"
 
 
 def test_the_sample_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from engine.events import (
 )
 from engine.job_status import fold
 from engine.jobs import Job, create_job
-from engine.liveness import boot_id, find_process, this_process
+from engine.liveness import boot_id, find_process, memory_kills, this_process
 from studio.home import Home
 from studio.jobs.launcher import ask_to_stop
 from studio.jobs.queue import Queue
@@ -292,7 +292,7 @@ def test_a_state_needs_no_more_than_events_and_liveness(tmp_path: Path) -> None:
     """The ends of a long story give the same state as the whole of it."""
     job = create_job(tmp_path / "train-1", "train", {})
     attempt = job.start_attempt()
-    attempt.write(Launched(1, 1, boot_id(), 0))
+    attempt.write(Launched(1, 1, boot_id(), memory_kills()))
     attempt.write(Started(5000, 1, 1, 1))
     for step in range(1, 1500):
         attempt.write(Stepped(step, 1.0 / step, 0.1, 1.0, 10, 0.01))
