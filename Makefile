@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDIO_HOME ?= $(HOME)/.studio
 export STUDIO_HOME
+# A file's tests stay in one process, since they share what is slow to make.
+IN_PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run demo test check fix lint bench
 run: demo
@@ -13,10 +15,10 @@ demo: $(VENV)/.product
 	$(BIN)/python app.py demo
 
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 check: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff format --check .

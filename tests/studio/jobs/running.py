@@ -89,9 +89,8 @@ def wait_until_over(home: Home, job: Job, *, advance: bool = True) -> JobStatus:
     while time.monotonic() < deadline:
         if advance:
             queue.advance()
-        status = job.status()
         if queue.state(job) not in ("queued", "running"):
-            return replace(status, process=None)
+            return replace(job.status(), process=None)
         time.sleep(0.02)
     raise AssertionError(f"{job.status()}\n{(job.folder / 'worker.log').read_text()[-2000:]}")
 
