@@ -26,7 +26,18 @@ def test_the_folders_are_the_registry() -> None:
 
 @pytest.mark.parametrize(
     "odd",
-    [None, [], [1], {}, {"a": [None]}, "?", float("nan"), float("inf"), -1, object()],
+    [
+        None,
+        [],
+        [1],
+        {},
+        {"a": [None]},
+        "?",
+        float("nan"),
+        float("inf"),
+        -1,
+        pytest.param(object(), id="object"),
+    ],
     ids=repr,
 )
 @pytest.mark.parametrize(("name", "field"), OPTIONS)

@@ -81,7 +81,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("damage", "what", "fix"), BAD, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(
+    ("damage", "what", "fix"), BAD, ids=lambda value: getattr(value, "__name__", value)[:30]
+)
 def test_a_bad_folder_is_refused_with_what_and_fix(
     tmp_path: Path, damage: Callable[[Path], None], what: str, fix: str
 ) -> None:
