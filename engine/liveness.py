@@ -15,12 +15,12 @@ import psutil
 from engine.events import Failed, Launched
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-# Where a system counts the processes it ended because memory ran out: control group, machine. A
-# group's own count leaves out the groups below it, so none of them is enough alone.
+# Where a system counts the processes it ended because memory ran out. The count of a control group
+# leaves out its neighbours and, in version 2, takes in the groups below it. In version 1 it does
+# not, and the machine's count is needed beside it.
 _KILL_COUNTERS = (
-    Path("/sys/fs/cgroup/memory.events"),
-    Path("/sys/fs/cgroup/memory/memory.oom_control"),
-    Path("/proc/vmstat"),
+    (Path("/sys/fs/cgroup/memory.events"),),
+    (Path("/sys/fs/cgroup/memory/memory.oom_control"), Path("/proc/vmstat")),
 )
 # CUDA, torch's allocator, the system, C++, and oneDNN.
 _MEMORY_SIGNS = (
@@ -86,16 +86,11 @@ def memory_kills() -> int:
     Returns:
         A number that grows with each; 0 where the system does not say.
     """
-    total = 0
-    for counter in _KILL_COUNTERS:
-        try:
-            for line in counter.read_text(encoding="ascii").splitlines():
-                name, _, count = line.partition(" ")
-                if name == "oom_kill":
-                    total += int(count)
-        except (OSError, ValueError):
-            continue
-    return total
+    for counters in _KILL_COUNTERS:
+        counts = [count for counter in counters for count in _kills(counter)]
+        if counts:
+            return sum(counts)
+    return 0
 
 
 def why_it_ended(launched: Launched, boot: str, kills: int, *, on_request: bool = False) -> Failed:
@@ -155,6 +150,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = str(error).lower()
     in_words = any(sign in words for sign in _MEMORY_SIGNS)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and in_words)
+
+
+def _kills(counter: Path) -> list[int]:
+    """Read the one count of a file; nothing where there is none."""
+    try:
+        lines = counter.read_text(encoding="ascii").splitlines()
+        return [int(line.split()[1]) for line in lines if line.startswith("oom_kill ")]
+    except (OSError, ValueError):
+        return []
 
 
 def _started(pid: int) -> int | None:

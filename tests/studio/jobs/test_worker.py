@@ -284,7 +284,7 @@ def test_the_system_ending_a_worker_for_memory_is_told_apart(
     counter.write_text("low 0\noom 1\noom_kill 999999\n")
     job = start(home, long_plan(home), estimated_peak_bytes=10**9, memory_available_bytes=10**9)
     wait_for(job, has(Started))
-    monkeypatch.setattr("engine.liveness._KILL_COUNTERS", (counter,))
+    monkeypatch.setattr("engine.liveness._KILL_COUNTERS", ((counter,),))
     ask_to_stop(job.status().process, force=True)
     status = wait_until_over(home, job)
     assert status.state == "failed" and "estimated to need 1.0 GB" in status.what
