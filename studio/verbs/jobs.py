@@ -98,9 +98,9 @@ def show(job: JobArgument = "latest", json: Json = False) -> None:
             }
         )
         return
-    facts = {name: str(value) for name, value in _facts(status).items() if value not in ("", None)}
+    facts = {"state": state, **_shown(status)}
     facts |= {name: str(value) for name, value in read_about(found).model_dump().items() if value}
-    say_table(found.id, ("fact", "value"), [("state", state), *facts.items()])
+    say_table(found.id, ("fact", "value"), list(facts.items()))
     settings = flat(found.request(found.kind)).items()
     say_table("Request", ("setting", "value"), [(name, str(value)) for name, value in settings])
     if status.is_silent:
@@ -341,6 +341,26 @@ def _facts(status: JobStatus) -> dict[str, Any]:
     process = facts.pop("process")
     facts["process"] = process.pid if isinstance(process, Process) else None
     return facts
+
+
+def _shown(status: JobStatus) -> dict[str, str]:
+    """Facts as people read them; what is not known is left out."""
+    facts = {"where it stands": status.words}
+    if status.loss is not None:
+        facts["loss of the last step"] = f"{status.loss:.4f}"
+    if status.best_loss is not None:
+        facts["best validation loss"] = f"{status.best_loss:.4f}"
+    if status.started_at:
+        facts["attempt"] = str(status.attempt)
+        facts["started"] = _date(status.started_at)
+        facts["last event"] = _date(status.updated_at)
+    if status.process:
+        facts["process"] = str(status.process.pid)
+    return {name: value for name, value in facts.items() if value}
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
 def _row(row: dict[str, Any], waiting: list[str]) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def test_a_run_is_watched_stopped_copied_and_resumed(home: Home) -> None:
     assert copied.exit_code == 0, copied.stderr
     copy = home.find_job("train")
     assert copy.request("train")["plan"]["schedule"]["learning_rate"] == 0.001
-    assert "best validation loss" in jobs("show", copy.id).stdout
+    assert "peak memory" in jobs("show", copy.id).stdout
     resumed = jobs("resume", behind.id)
     assert resumed.exit_code == 0 and "Next: python app.py compare" in resumed.stdout
     assert jobs("retry", behind.id).exit_code == 1
