@@ -20,7 +20,8 @@ In the order in which things happen:
     schedules.py        learning rate over the run
     events.py           what a run reports
     trainer.py          the loop, a generator of events
-    checkpoints.py      whole or absent, and verified
+    checkpoints.py      found, verified and pruned, without torch
+    checkpoint_tensors.py  saved whole or not at all, and read
     attempts.py         one attempt at a job: its events, written and read
     job_status.py       where a job stands: a fold over events and liveness
     jobs.py             a job as a folder

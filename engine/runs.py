@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from engine.base_model import BaseFolder, load_base, locate_base
+from engine.checkpoint_tensors import read_learned
 from engine.checkpoints import best_checkpoint
 from engine.encode import encode_all
 from engine.language_model import LanguageModel
@@ -115,6 +116,6 @@ def load_run(plan: TrainPlan, checkpoints: Path) -> LanguageModel:
     """
     checkpoint = best_checkpoint(checkpoints)
     language_model = tuned_model(plan, open_planned_base(plan))
-    load_trained(language_model.model, checkpoint.learned())
+    load_trained(language_model.model, read_learned(checkpoint))
     language_model.model.eval()
     return language_model

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from engine.batches import Batch, collate, epoch_batches
+from engine.checkpoint_tensors import read_learned, read_optimizer, save_checkpoint
 from engine.checkpoints import (
     Checkpoint,
     TrainerState,
     best_checkpoint,
     newest_checkpoint,
     prune_checkpoints,
-    save_checkpoint,
 )
 from engine.encode import Encoded
 from engine.events import Evaluated, Event, Failed, Finished, Saved, Started, Stepped, Stopped
@@ -159,7 +159,7 @@ def train(
         yield Stopped(state.step, state.best_loss)
         return
     finished_early = _is_out_of_patience(training, state)
-    load_trained(model, best_checkpoint(training.checkpoints).learned())
+    load_trained(model, read_learned(best_checkpoint(training.checkpoints)))
     model.eval()
     early = f"no better validation loss in {training.schedule.patience} evaluations"
     yield Finished(
@@ -266,9 +266,9 @@ def _save(training: Training, state: TrainerState, optimizer: torch.optim.Optimi
 def _restore(
     checkpoint: Checkpoint, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> TrainerState:
-    load_trained(model, checkpoint.learned())
+    load_trained(model, read_learned(checkpoint))
     learned = trainable(model)
-    for key, value in checkpoint.optimizer().items():
+    for key, value in read_optimizer(checkpoint).items():
         name, _, moment = key.rpartition("/")
         parameter = learned[name]
         optimizer.state[parameter][moment] = value.to(parameter.device)

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.base_model import load_base
+from engine.checkpoint_tensors import read_learned
 from engine.checkpoints import Checkpoint, best_checkpoint
 from engine.comparing.decoding import generate_pieces, score_labels
 from engine.comparing.prompting import (
@@ -157,7 +158,7 @@ class Bench:
         self.unload()  # two pairs at once may be more than memory holds
         checkpoint = best_checkpoint(job.checkpoints)
         base = load_base(open_planned_base(plan), plan.base.precision)
-        tuned = tuned_twin(base, plan, checkpoint.learned())
+        tuned = tuned_twin(base, plan, read_learned(checkpoint))
         rows = read_split(dataset_folder, "train")
         self._pair = _Pair(
             run_folder=job.folder.resolve(),

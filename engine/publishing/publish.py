@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from engine.base_model import STARTER, BaseFolder, load_skeleton
+from engine.checkpoint_tensors import read_learned
 from engine.checkpoints import Checkpoint, best_checkpoint
 from engine.comparing.comparison import Comparison
 from engine.language_model import LanguageModel
@@ -180,7 +181,7 @@ def _write_model(
     tuned = tuned_model(plan, base)
     tuned.model.eval()
     start = ask(tuned)
-    load_trained(tuned.model, checkpoint.learned())
+    load_trained(tuned.model, read_learned(checkpoint))
     measured = ask(tuned)
     effect = largest_difference(start, measured)
     prompt = prompt_format(tuned, dataset, read_split(run.dataset_folder, "train"))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import engine.checkpoints
+import engine.checkpoint_tensors
 
 Fate = Callable[[Path], None]
 OUTLIVED, BROKEN = 7, 1
@@ -69,7 +69,7 @@ def run_until(boundary: int, fate: Fate, work: Callable[[], None]) -> int:
 
 def _arm(boundary: int, fate: Fate) -> Iterator[int]:
     changes = itertools.count(1)
-    sync, save_file = os.fsync, engine.checkpoints.save_file
+    sync, save_file = os.fsync, engine.checkpoint_tensors.save_file
 
     def change(path: Path) -> None:
         if next(changes) == boundary:
@@ -89,6 +89,6 @@ def _arm(boundary: int, fate: Fate) -> Iterator[int]:
         change(path)
         save_file(tensors, path)
 
-    os.fsync, engine.checkpoints.save_file = audited_sync, audited_save
+    os.fsync, engine.checkpoint_tensors.save_file = audited_sync, audited_save
     sys.addaudithook(audit)
     return changes

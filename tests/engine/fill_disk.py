@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-import engine.checkpoints
-from engine.checkpoints import TrainerState, newest_checkpoint, save_checkpoint
+import engine.checkpoint_tensors
+from engine.checkpoint_tensors import read_learned, save_checkpoint
+from engine.checkpoints import TrainerState, newest_checkpoint
 from templates.errors import RunError
 
 _PAGE_BYTES = 4096
@@ -38,7 +39,7 @@ def fits(root: Path) -> bool:
     assert os.listdir(root) == ["step-00000001"]
     found, notices = newest_checkpoint(root)
     assert found is not None and found.state.step == 1 and not notices
-    assert torch.equal(found.learned()["w"], _OLD["w"])
+    assert torch.equal(read_learned(found)["w"], _OLD["w"])
     return False
 
 
@@ -51,7 +52,7 @@ def main(root: Path, may_mount: bool) -> None:
             path.write_bytes(b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        engine.checkpoints.save_file = refused
+        engine.checkpoint_tensors.save_file = refused
         assert not fits(root)
         print("no disk of its own; 1 refusal")
         return

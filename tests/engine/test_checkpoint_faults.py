@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.checkpoint_tensors import read_learned, read_optimizer, save_checkpoint
 from engine.checkpoints import (
     TrainerState,
     best_checkpoint,
     newest_checkpoint,
     open_checkpoint,
     prune_checkpoints,
-    save_checkpoint,
 )
 from engine.events import Finished, Started
 from engine.trainer import train
@@ -90,8 +90,8 @@ def assert_whole(root: Path, allowed: tuple[TrainerState, ...]) -> TrainerState 
     if found is None:
         return None
     assert found.state in allowed
-    assert torch.equal(found.learned()["w"], tensors(found.state)["w"])
-    assert torch.equal(found.optimizer()["w/exp_avg"], -tensors(found.state)["w"])
+    assert torch.equal(read_learned(found)["w"], tensors(found.state)["w"])
+    assert torch.equal(read_optimizer(found)["w/exp_avg"], -tensors(found.state)["w"])
     assert best_checkpoint(root).state.step == found.state.best_step
     return found.state
 
@@ -324,7 +324,7 @@ def test_a_damaged_newest_checkpoint_does_not_hide_an_older_best_one(
     flip_a_bit(tmp_path / "step-00000009" / file)
     best = best_checkpoint(tmp_path)
     assert best.state.step == 3
-    assert torch.equal(best.learned()["w"], tensors(best.state)["w"])
+    assert torch.equal(read_learned(best)["w"], tensors(best.state)["w"])
 
 
 def rewrite(folder: Path, version: int, state: dict[str, object]) -> None:

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.checkpoint_tensors import read_learned, read_optimizer, save_checkpoint
 from engine.checkpoints import (
     TrainerState,
     best_checkpoint,
     newest_checkpoint,
     open_checkpoint,
     prune_checkpoints,
-    save_checkpoint,
 )
 from templates.errors import RunError
 
@@ -28,8 +28,8 @@ def test_what_was_saved_is_what_is_read(tmp_path: Path) -> None:
     found, notices = newest_checkpoint(tmp_path)
     assert found is not None and not notices
     assert found.state == TrainerState(step=3, best_step=3, best_loss=0.5)
-    assert torch.equal(found.learned()["layer.lora_A"], LEARNED["layer.lora_A"])
-    assert torch.equal(found.optimizer()["layer.lora_A/step"], torch.tensor(4.0))
+    assert torch.equal(read_learned(found)["layer.lora_A"], LEARNED["layer.lora_A"])
+    assert torch.equal(read_optimizer(found)["layer.lora_A/step"], torch.tensor(4.0))
 
 
 FILES = ["learned.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import engine.trainer
+from engine.checkpoint_tensors import read_learned
 from engine.checkpoints import best_checkpoint
 from engine.events import Evaluated, Event, Failed, Finished, Saved, Started, Stepped, Stopped
 from engine.method import trainable
@@ -231,9 +232,8 @@ def test_an_evaluation_that_is_no_number_leaves_the_best_alone(tmp_path: Path) -
             next(iter(trainable(task.language_model.model).values())).data.fill_(math.nan)
     assert isinstance(events[-1], Failed) and "step 6" in events[-1].what
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["step-00000003"]
-    assert all(
-        tensor.isfinite().all() for tensor in best_checkpoint(tmp_path / "run").learned().values()
-    )
+    learned = read_learned(best_checkpoint(tmp_path / "run"))
+    assert all(tensor.isfinite().all() for tensor in learned.values())
 
 
 def test_max_steps_ends_the_run(tmp_path: Path) -> None:

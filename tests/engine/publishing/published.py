@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoints import TrainerState, save_checkpoint
+from engine.checkpoint_tensors import save_checkpoint
+from engine.checkpoints import TrainerState
 from engine.comparing.comparison import Arm, Comparison, Interval, Pairing, Score, Verdict
 from engine.method import trainable
 from engine.methods import get_method

@@ -100,8 +100,8 @@ def test_with_a_damaged_best_nothing_is_deleted(
     with pytest.raises(RunError) as caught:
         prune_checkpoints_of(home, job)
     assert str(caught.value) == (
-        f"The best checkpoint of the run is damaged or gone ({job.id}/{best.name}). "
-        "Train it again; nothing was changed."
+        "The best checkpoint of the run is damaged or gone "
+        f"({job.id}/{best.name}/learned.safetensors). Train it again; nothing was changed."
     )
     assert names(job) == before
 
