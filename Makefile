@@ -5,11 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STUDIO_HOME ?= $(HOME)/.studio
 export STUDIO_HOME
+# What `make run` passes on, such as OPTIONS="--port 7999 --no-browser".
+OPTIONS ?=
 # A file's tests stay in one process, since they share what is slow to make.
 IN_PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run demo test check fix lint bench
-run: demo
+run: $(VENV)/.product
+	$(BIN)/python app.py open $(OPTIONS)
 
 demo: $(VENV)/.product
 	$(BIN)/python app.py demo

@@ -25,20 +25,36 @@ from studio.settings import prepare_environment
 
 prepare_environment()
 
+from data_prep.answers import confusion, count_answers, read_answers
 from data_prep.curves import read_curves
-from engine.events import Evaluated, Event, Finished, Launched, Saved, Started, Stepped
+from engine.comparing.comparison import Prediction, write_predictions
+from engine.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Launched,
+    Sample,
+    Sampled,
+    Saved,
+    Started,
+    Stepped,
+)
 from engine.jobs import Job, create_job
 from engine.liveness import this_process
 from engine.plan import read_plan
 from studio.home import Home
+from studio.jobs.progress import read_progress
 from studio.jobs.queue import Queue
 from studio.jobs.requests import TrainRequest
+from studio.jobs.run_curves import RunCurves
 from studio.jobs.trackers import METRICS, open_trackers
 
 MEGABYTE = 1e6
 STEPS_PER_SECOND = 50
 STEPS_AN_HOUR = 3600 * STEPS_PER_SECOND
 STEPS_BETWEEN_EVALUATIONS = 500
+NUM_ANSWERS = 100_000
+ARMS = ("constant", "untuned", "zero_shot", "few_shot", "tuned", "classical")
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,8 @@ def training_events(num_steps: int) -> Iterator[Event]:
         if step % STEPS_BETWEEN_EVALUATIONS == 0:
             yield Evaluated(step, loss, 0.7654321, True, 0.345678)
             yield Saved(step, f"step-{step}", True)
+            sample = Sample("a word of the prompt " * 10, "shipping", "billing", (step,))
+            yield Sampled(step, (sample,) * 3, 0.123456)
     yield Finished(num_steps, num_steps, 0.123456, "all steps taken", 3600.123, 1_234_567_890)
 
 
@@ -121,6 +139,11 @@ def an_hour(setting: Setting) -> Iterator[Figure]:
     seconds = timed(lambda: read_curves(attempts), setting.num_rounds + 1)
     yield Figure("  first read_curves", "ms", 100.0, [seconds[0] * 1e3])
     yield Figure("  read_curves", "ms", 50.0, [value * 1e3 for value in seconds[1:]])
+    queue, curves = Queue(Home(setting.folder)), RunCurves()
+    progress = timed(lambda: read_progress(queue, job), setting.num_rounds)
+    yield Figure("  read_progress", "ms", 3.0, [value * 1e3 for value in progress])
+    again = timed(lambda: curves.of(job), setting.num_rounds + 1)[1:]
+    yield Figure("  RunCurves.of, unchanged", "ms", 1.0, [value * 1e3 for value in again])
     status = timed(job.status, setting.num_rounds)
     yield Figure("  status", "ms", 1.0, [value * 1e3 for value in status])
 
@@ -149,6 +172,36 @@ def many_runs(setting: Setting) -> Iterator[Figure]:
     assert states == {"finished"}, states
     seconds = timed(lambda: [job.status() for job in jobs], 5)
     yield Figure(f"status of {setting.num_runs} runs", "s", 1.0, seconds)
+
+
+def many_answers(setting: Setting) -> Iterator[Figure]:
+    """Time to ask a comparison of very many test rows; they are read anew for each question."""
+    path = setting.folder / "predictions.jsonl"
+    labels = [f"label {number}" for number in range(30)]
+    write_predictions(
+        path,
+        (
+            Prediction(
+                item=item,
+                source_rows=(item + 1,),
+                fields={"text": f"parcel {item} has not arrived " * 8},
+                expected=(labels[item % 30],),
+                outputs={arm: labels[item * place % 30] for place, arm in enumerate(ARMS)},
+                scores={
+                    arm: float(item * place % 30 == item % 30) for place, arm in enumerate(ARMS)
+                },
+            )
+            for item in range(NUM_ANSWERS)
+        ),
+    )
+    size = path.stat().st_size / MEGABYTE
+    yield Figure(f"answers to {NUM_ANSWERS:,} rows", "MB", 100.0, [size])
+    for name, ask in (
+        ("count_answers", lambda: count_answers(path)),
+        ("read_answers, searched", lambda: read_answers(path, search="PARCEL 7", offset=1000)),
+        ("confusion", lambda: confusion(path, "tuned")),
+    ):
+        yield Figure(f"  {name}", "s", 1.0, timed(ask, 5))
 
 
 def timed(act: Callable[[], object], num_rounds: int) -> list[float]:
@@ -194,6 +247,7 @@ MEASUREMENTS: tuple[Callable[[Setting], Iterator[Figure]], ...] = (
     an_hour,
     ten_megabytes,
     many_runs,
+    many_answers,
     start_of_a_run,
 )
 

@@ -1,16 +1,29 @@
 """CSV and TSV, read strictly: an error names its line, nothing is repaired in silence."""
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import chain, islice
 
-from data_prep.table import MAX_CELL_CHARACTERS, Table, clean_names
+from data_prep.table import (
+    MAX_CELL_CHARACTERS,
+    Batch,
+    Facts,
+    clean_names,
+    empty_file,
+    in_batches,
+    refuse_long_cells,
+)
 from templates.errors import DataError
 
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "pipe"}
 _PROBED_CHARACTERS = 1_000_000
 _PROBED_RECORDS = 200
 _LONG_CELL_LINES = 50
+_LISTED = 10
+FIRST_LINE_LOOKS_LIKE_DATA = (
+    "The first line was taken as column names, but looks like data: check the preview"
+)
 _NEWLINE = re.compile(r"\r\n|\n|\r")
 # Possessive: an unclosed quote in a large file fails at once instead of backtracking.
 _QUOTED = re.compile(r'"([^"]*+(?:""[^"]*+)*+)"')
@@ -22,17 +35,28 @@ Record = tuple[int, list[str]]
 _ANNOUNCED = re.compile(r"\A\"?sep=(.)\"?\r?\n")
 
 
-def read_delimited(text: str, *, name: str, encoding: str, delimiter: str | None = None) -> Table:
-    """Read a table with one header row.
+def read_delimited(
+    pieces: Iterable[str],
+    *,
+    name: str,
+    encoding: str,
+    delimiter: str | None = None,
+    has_header: bool | None = None,
+    is_cut: bool = False,
+) -> Generator[Batch, None, Facts]:
+    """Read a table with one header row, or none.
 
     Args:
-        text: the whole file.
+        pieces: the text of the file, one after the other.
         name: the file name, for sentences; a name ending in .tsv prefers the tab.
-        encoding: reported in the table.
+        encoding: reported in the facts.
         delimiter: what the person chose; None finds out.
+        has_header: whether the first row holds the names of the columns; None means yes, with a
+            note where it looks otherwise.
+        is_cut: whether this is only the beginning of a file; its last record is left out.
 
     Returns:
-        The table.
+        The rows, a batch at a time; and in the end how the file was understood.
 
     Raises:
         DataError: no rows, rows of different length, an unclosed quote or a cell too large.
@@ -43,30 +67,68 @@ def read_delimited(text: str, *, name: str, encoding: str, delimiter: str | None
             where=name,
             fix="Choose one character such as comma, tab, semicolon or pipe",
         )
+    pieces = iter(pieces)
+    head = _head(pieces)
     is_tsv = name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
-    announced = _ANNOUNCED.match(text)
-    body = text[announced.end() :] if announced else text
+    announced = _ANNOUNCED.match(head)
     told = delimiter or (announced[1] if announced else None)
+    body = head[announced.end() :] if announced else head
     chosen = told or choose_delimiter(body, prefer="\t" if is_tsv else ",")
-    records = read_records(text, chosen, name=name)
+    records = read_records(chain([head], pieces), chosen, name=name, is_cut=is_cut)
     if announced:
         next(records)  # passed over by reading it, so that line numbers stay true
-    header = next(records, None)
-    if header is None:
-        raise DataError(
-            "The file is empty", where=name, fix="Upload a table with a header and rows"
-        )
-    columns, notes = clean_names(header[1], where=f"{name}, line {header[0]}")
-    lines, cells = _even_rows(records, len(columns), name, chosen)
-    if not lines:
+    first = next(records, (1, []) if is_cut else None)
+    if first is None:
+        raise empty_file(name)
+    notes: tuple[str, ...] = ()
+    if has_header is False:
+        columns, _ = clean_names([""] * len(first[1]), where=name)
+        records = chain([first], records)
+    else:
+        columns, notes = clean_names(first[1], where=f"{name}, line {first[0]}")
+        if has_header is None and looks_like_data(first[1]):
+            notes += (FIRST_LINE_LOOKS_LIKE_DATA,)
+    rows = _EvenRows(len(columns), name, chosen)
+    yield from in_batches(rows.read(records))
+    if not rows.num_rows and not is_cut:
         raise DataError(
             "The file has a header but no rows",
-            where=f"{name}, line {header[0]}",
+            where=f"{name}, line {first[0]}",
             fix="Add rows below the header; the first line is always taken as column names",
         )
-    notes += _notes(text, header, lines, cells)
-    kind = "tsv" if chosen == "\t" else "csv"
-    return Table(kind, encoding, chosen, columns, frozenset(), lines, cells, notes)
+    if len(columns) == 1 and rows.num_rows > 1:
+        notes += ("Only one column was found: check the delimiter",)
+    notes += rows.notes
+    if len(set(_NEWLINE.findall(head[:_PROBED_CHARACTERS]))) > 1:
+        notes += ("The file mixes line ends (Windows, Unix or old Mac); all were understood",)
+    return Facts(
+        format="tsv" if chosen == "\t" else "csv",
+        encoding=encoding,
+        delimiter=chosen,
+        columns=columns,
+        notes=notes,
+        has_header=has_header is not False,
+    )
+
+
+def _head(pieces: Iterator[str]) -> str:
+    """Take what decides about delimiter and line ends."""
+    head = ""
+    while len(head) < _PROBED_CHARACTERS and (piece := next(pieces, None)) is not None:
+        head += piece
+    return head
+
+
+def looks_like_data(header: Sequence[str]) -> bool:
+    """Say whether a first row is hardly one of column names.
+
+    Args:
+        header: its cells.
+
+    Returns:
+        Whether one of them is a number or very long.
+    """
+    return any(len(cell) > 100 or re.fullmatch(r"-?[\d.,]+", cell.strip()) for cell in header)
 
 
 def choose_delimiter(text: str, *, prefer: str) -> str:
@@ -96,7 +158,8 @@ def _probe(text: str, delimiter: str) -> list[int]:
     counts: list[int] = []
     characters = 0
     try:
-        for _, cells in islice(read_records(text, delimiter, name=""), _PROBED_RECORDS):
+        records = read_records(text, delimiter, name="", is_cut=len(text) >= _PROBED_CHARACTERS)
+        for _, cells in islice(records, _PROBED_RECORDS):
             counts.append(len(cells))
             characters += sum(map(len, cells))
             if characters > _PROBED_CHARACTERS:
@@ -106,13 +169,16 @@ def _probe(text: str, delimiter: str) -> list[int]:
     return counts
 
 
-def read_records(text: str, delimiter: str, *, name: str) -> Iterator[Record]:
+def read_records(
+    pieces: Iterable[str], delimiter: str, *, name: str, is_cut: bool = False
+) -> Iterator[Record]:
     """Cut text into records, outside quotes, at any kind of line end.
 
     Args:
-        text: the file.
+        pieces: the text, one after the other; a single text is fine too.
         delimiter: one character.
         name: the file name, for sentences.
+        is_cut: whether the text breaks off; its last record is left out then.
 
     Yields:
         The line on which the record starts, and its cells; blank lines are left out.
@@ -120,41 +186,71 @@ def read_records(text: str, delimiter: str, *, name: str) -> Iterator[Record]:
     Raises:
         DataError: a quoted cell is not closed properly, or a cell is too large.
     """
-    position, line, size = 0, 1, len(text)
+    rest, line = "", 1
+    fresh: list[str] = []
+    for piece in [pieces] if isinstance(pieces, str) else pieces:
+        fresh.append(piece)
+        # A record longer than a piece is looked at only each time that its known part has doubled.
+        if sum(map(len, fresh)) < len(rest):
+            continue
+        text = rest + "".join(fresh)
+        fresh.clear()
+        end, line = yield from _complete_records(text, delimiter, name, line, is_last=False)
+        rest = text[end:]
+    if not is_cut:
+        text = rest + "".join(fresh)
+        yield from _complete_records(text, delimiter, name, line, is_last=True)
+
+
+def _complete_records(
+    text: str, delimiter: str, name: str, line: int, *, is_last: bool
+) -> Generator[Record, None, tuple[int, int]]:
+    """Give the records that surely end in this text -> position and line after them."""
+    position, size = 0, len(text)
     while position < size:
         found = _NEWLINE.search(text, position)
         end = found.start() if found else size
         start = line
         if text.find('"', position, end) < 0:
             cells = text[position:end].split(delimiter)
+            after = line
         else:
-            cells, end, line = _read_quoted_record(text, position, line, delimiter, name)
+            record = _read_quoted_record(text, position, line, delimiter, name, is_last)
+            if record is None:
+                return position, start
+            cells, end, after = record
             found = _NEWLINE.match(text, end)
-        if max(map(len, cells)) > MAX_CELL_CHARACTERS:
-            raise DataError(
-                f"A cell is longer than {MAX_CELL_CHARACTERS:,} characters",
-                where=f"{name}, line {start}",
-                fix="Shorten the cell, or look for a missing quote",
-            )
+        # What follows a last "\r" may be its "\n".
+        if not is_last and (found is None or (found.end() == size and found[0] == "\r")):
+            return position, start
+        if end - position > MAX_CELL_CHARACTERS:
+            refuse_long_cells(cells, f"{name}, line {start}")
         if end > position:
             yield start, cells
         position = found.end() if found else size
-        line += 1
+        line = after + 1
+    return position, line
 
 
 def _read_quoted_record(
-    text: str, position: int, line: int, delimiter: str, name: str
-) -> tuple[list[str], int, int]:
-    """Read one record that holds quotes -> cells, position of its line end, line ending there."""
-    ends = re.compile(rf"[{re.escape(delimiter)}\r\n]")
+    text: str, position: int, line: int, delimiter: str, name: str, is_last: bool
+) -> tuple[list[str], int, int] | None:
+    """Read one record that holds quotes -> cells, position of its line end, line ending there.
+
+    None: more text is needed to tell where it ends.
+    """
+    ends = _ends(delimiter)
     cells: list[str] = []
     while True:
         if text.startswith('"', position):
             quoted = _QUOTED.match(text, position)
+            if not is_last and (quoted is None or quoted.end() == len(text)):
+                return None
             if quoted is None:
                 raise _unclosed(name, line, None)
             opened, position = line, quoted.end()
-            line += len(_NEWLINE.findall(quoted[1]))
+            if "\n" in quoted[1] or "\r" in quoted[1]:
+                line += len(_NEWLINE.findall(quoted[1]))
             if position < len(text) and text[position] not in (delimiter, "\r", "\n"):
                 raise _unclosed(name, opened, line)
             cells.append(quoted[1].replace('""', '"'))
@@ -169,6 +265,11 @@ def _read_quoted_record(
         position += 1
 
 
+@cache
+def _ends(delimiter: str) -> re.Pattern[str]:
+    return re.compile(rf"[{re.escape(delimiter)}\r\n]")
+
+
 def _unclosed(name: str, opened: int, line: int | None) -> DataError:
     if line is None:
         what = "A quote is opened and never closed"
@@ -181,47 +282,43 @@ def _unclosed(name: str, opened: int, line: int | None) -> DataError:
     )
 
 
-def _even_rows(
-    records: Iterator[Record], width: int, name: str, delimiter: str
-) -> tuple[list[int], list[list[str]]]:
-    """Collect the rows, or list the lines of those that have too many or too few cells."""
-    lines: list[int] = []
-    rows: list[list[str]] = []
-    ragged: list[tuple[int, int]] = []
-    for line, cells in records:
-        if len(cells) != width:
-            ragged.append((line, len(cells)))
-            continue
-        lines.append(line)
-        rows.append(cells)
-    if not ragged:
-        return lines, rows
-    listed = ", ".join(f"{line} ({count} cells)" for line, count in ragged[:10])
-    more = f" and {len(ragged) - 10:,} more" if len(ragged) > 10 else ""
-    mark = DELIMITERS.get(delimiter, repr(delimiter))
-    raise DataError(
-        f"{len(ragged):,} row(s) do not have the {width} cell(s) of the header",
-        where=f"{name}, line {listed}{more}",
-        fix=f"Put cells that contain a {mark} in double quotes, or choose another delimiter",
-    )
+class _EvenRows:
+    """Passes rows on while they are even; afterwards it only collects what is wrong."""
 
+    def __init__(self, width: int, name: str, delimiter: str) -> None:
+        self.num_rows = 0
+        self.notes: tuple[str, ...] = ()
+        self._width, self._name, self._delimiter = width, name, delimiter
 
-def _notes(
-    text: str, header: Record, lines: Sequence[int], rows: Sequence[Sequence[str]]
-) -> tuple[str, ...]:
-    """Say what looks odd although it can be read."""
-    notes = []
-    if any(len(cell) > 100 or re.fullmatch(r"-?[\d.,]+", cell.strip()) for cell in header[1]):
-        notes.append(
-            "The first line was taken as column names, but looks like data: check the preview"
+    def read(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Give the rows, or at the end list the lines of those with too many or too few cells."""
+        num_ragged, ragged = 0, []
+        before: Record | None = None
+        for record in records:
+            line, cells = record
+            if before and line - before[0] > _LONG_CELL_LINES and not self.notes:
+                self._note(*before)
+            before = record
+            if len(cells) != self._width:
+                num_ragged += 1
+                if num_ragged <= _LISTED:
+                    ragged.append(f"{line} ({len(cells)} cells)")
+            elif not num_ragged:
+                self.num_rows += 1
+                yield record
+        if before and not self.notes:
+            self._note(*before)
+        if not num_ragged:
+            return
+        more = f" and {num_ragged - _LISTED:,} more" if num_ragged > _LISTED else ""
+        mark = DELIMITERS.get(self._delimiter, repr(self._delimiter))
+        raise DataError(
+            f"{num_ragged:,} row(s) do not have the {self._width} cell(s) of the header",
+            where=f"{self._name}, line {', '.join(ragged)}{more}",
+            fix=f"Put cells that contain a {mark} in double quotes, or choose another delimiter",
         )
-    if len(header[1]) == 1 and len(rows) > 1:
-        notes.append("Only one column was found: check the delimiter")
-    for line, cells in zip(lines, rows, strict=True):
+
+    def _note(self, line: int, cells: Sequence[str]) -> None:
         spans = max(cell.count("\n") + cell.count("\r") for cell in cells)
         if spans > _LONG_CELL_LINES:
-            notes.append(f"The cell that starts near line {line} spans {spans} lines")
-            break
-    if len(set(_NEWLINE.findall(text[:_PROBED_CHARACTERS]))) > 1:
-        notes.append("The file mixes line ends (Windows, Unix or old Mac); all were understood")
-    return tuple(notes)
+            self.notes = (f"The cell that starts near line {line} spans {spans} lines",)

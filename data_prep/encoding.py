@@ -2,7 +2,11 @@
 
 import codecs
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
 
 from charset_normalizer import from_bytes
 
@@ -16,6 +20,7 @@ _BOMS = (  # UTF-32 first: its little-endian mark begins with the one of UTF-16
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SAMPLE_BYTES = 65_536
+_PIECE_BYTES = 4 << 20
 _FOREIGN_WORD = re.compile(rb"[A-Za-z\x80-\xff]*[\x80-\xff][A-Za-z\x80-\xff]*")
 # In real Western text such a sign does not stand between two letters; the typographic
 # apostrophe, dashes and the ellipsis do.
@@ -24,6 +29,22 @@ _ODD = re.compile(
 )
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # utf-7 and unicode_escape let them through
 _SAVE_AS_UTF8 = "Save the file as UTF-8, or choose the encoding yourself"
+
+
+@dataclass(frozen=True)
+class Text:
+    """A file whose encoding is known.
+
+    Attributes:
+        encoding: how the bytes are decoded.
+        notes: what a person should know where it is a guess.
+        pieces: the text without byte order mark, from one end to the other, once; reading it
+            raises a `DataError` where the bytes do not fit the encoding.
+    """
+
+    encoding: str
+    notes: tuple[str, ...]
+    pieces: Iterator[str]
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,7 @@ class Decoded:
 
 
 def decode(data: bytes, *, name: str, encoding: str | None = None) -> Decoded:
-    """Decode a text file.
+    """Decode a text file that lies in memory.
 
     Args:
         data: the content.
@@ -49,69 +70,147 @@ def decode(data: bytes, *, name: str, encoding: str | None = None) -> Decoded:
     Raises:
         DataError: the bytes are not text, or not text in the chosen encoding.
     """
+    text = open_text(BytesIO(data), name=name, encoding=encoding)
+    return Decoded("".join(text.pieces), text.encoding, text.notes)
+
+
+def open_text(
+    file: BinaryIO, *, name: str, encoding: str | None = None, is_cut: bool = False
+) -> Text:
+    """Find the encoding of a file, to read it in pieces.
+
+    Args:
+        file: at its beginning, and seekable.
+        name: the file name, for the sentence.
+        encoding: what the person chose; None finds out.
+        is_cut: whether this is only the beginning of a file; its last character may be broken.
+
+    Returns:
+        The text, to be read while the file is open.
+
+    Raises:
+        DataError: the bytes are not text, or there is no such encoding.
+    """
     if encoding is not None:
-        return _decode_as(data, name, encoding)
+        return Text(_codec(encoding, name), (), _pieces(file, name, encoding, is_cut))
+    sample = file.read(_SAMPLE_BYTES)
     for mark, codec in _BOMS:
-        if data.startswith(mark):
-            decoded = _decode_as(data, name, codec)
-            return Decoded(decoded.text, decoded.encoding, ("Byte order mark removed",))
-    wide = _wide_encoding(data)
+        if sample.startswith(mark):
+            notes = ("Byte order mark removed",)
+            return Text(_codec(codec, name), notes, _pieces(file, name, codec, is_cut))
+    wide = _wide_encoding(sample)
     if wide is not None:
-        decoded = _decode_as(data, name, wide)
         note = f"Decoded as {wide} without a byte order mark: check the preview"
-        return Decoded(decoded.text, wide, (note,))
-    if b"\x00" in data:
-        line = data.count(b"\n", 0, data.index(b"\x00")) + 1
-        raise DataError(
-            "The file holds NUL bytes, so it is binary or damaged",
-            where=f"{name}, line {line}",
-            fix="Export the table again as CSV or JSONL in UTF-8",
-        )
-    try:
-        return Decoded(data.decode("utf-8"), "utf-8")
-    except UnicodeDecodeError as error:
-        _refuse_damaged_utf8(data, name)
-        guess = _guess(data, name)
-        line = data.count(b"\n", 0, error.start) + 1
-        note = f"Decoded as {guess} (line {line} is not UTF-8): check the preview"
-        return Decoded(data.decode(guess), guess, (note,))
+        return Text(wide, (note,), _pieces(file, name, wide, is_cut))
+    start = _first_not_utf8(file, name, is_cut)
+    if start is None:
+        return Text("utf-8", (), _pieces(file, name, "utf-8", is_cut))
+    file.seek(0)
+    data = file.read()
+    if is_cut:
+        data = data[: data.rfind(b"\n") + 1] or data
+    _refuse_damaged_utf8(data, name)
+    guess = _guess(data, name)
+    line = data.count(b"\n", 0, start) + 1
+    note = f"Decoded as {guess} (line {line} is not UTF-8): check the preview"
+    return Text(guess, (note,), iter([data.decode(guess)]))
 
 
-def _decode_as(data: bytes, name: str, encoding: str) -> Decoded:
-    """Decode with a codec that a person or a byte order mark named."""
+def _codec(encoding: str, name: str) -> str:
     try:
         codec = codecs.lookup(encoding).name
-        text = data.decode(codec)
+        with suppress(UnicodeError):
+            b" ".decode(codec)  # says no to what is not an encoding of text, such as zlib
     except LookupError:
         raise DataError(
             f"There is no text encoding called {encoding!r}",
             where=name,
             fix="Choose one such as utf-8, utf-16, cp1252, latin-1 or shift_jis",
         ) from None
-    except UnicodeError as error:
-        start = getattr(error, "start", 0)
-        line = data.count(b"\n", 0, start) + 1
-        raise DataError(
-            f"The file is not {encoding}: byte {start:,} does not fit",
-            where=f"{name}, line {line}",
-            fix="Leave the encoding empty to let the studio find it, or choose another one",
-        ) from None
+    return codec
+
+
+def _first_not_utf8(file: BinaryIO, name: str, is_cut: bool) -> int | None:
+    """Give the position of the first byte that is not UTF-8, and refuse NUL bytes anywhere."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    first: int | None = None
+    position = file.seek(0)
+    while block := file.read(_PIECE_BYTES):
+        if b"\x00" in block:
+            line = _line_at(file, position + block.index(b"\x00"))
+            raise DataError(
+                "The file holds NUL bytes, so it is binary or damaged",
+                where=f"{name}, line {line}",
+                fix="Export the table again as CSV or JSONL in UTF-8",
+            )
+        start = position - len(decoder.getstate()[0])
+        position += len(block)
+        if first is None:
+            try:
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                first = start + error.start
+    if first is None and decoder.getstate()[0] and not is_cut:
+        first = position - len(decoder.getstate()[0])
+    return first
+
+
+def _pieces(file: BinaryIO, name: str, encoding: str, is_cut: bool) -> Iterator[str]:
+    """Decode block by block with a codec that was looked up before."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    line, position = 1, file.seek(0)
+    while True:
+        block = file.read(_PIECE_BYTES)
+        is_last = not block
+        if is_last and is_cut:
+            return
+        try:
+            start = position - len(decoder.getstate()[0])
+            text = decoder.decode(block, is_last)
+        except UnicodeError as error:
+            start += getattr(error, "start", 0)
+            raise DataError(
+                f"The file is not {encoding}: byte {start:,} does not fit",
+                where=f"{name}, line {_line_at(file, start)}",
+                fix="Leave the encoding empty to let the studio find it, or choose another one",
+            ) from None
+        if not position:
+            text = text.removeprefix("\ufeff")
+        position += len(block)
+        _refuse_no_text(text, name, encoding, line)
+        line += text.count("\n")
+        if text:
+            yield text
+        if is_last:
+            return
+
+
+def _line_at(file: BinaryIO, position: int) -> int:
+    """Count the line ends before a byte."""
+    left, line = position - file.seek(0), 1
+    while left > 0 and (block := file.read(min(left, _PIECE_BYTES))):
+        line += block.count(b"\n")
+        left -= len(block)
+    return line
+
+
+def _refuse_no_text(text: str, name: str, encoding: str, line: int) -> None:
+    """Refuse characters that no text holds; `line` is the one on which the text starts."""
     if "\x00" in text:
-        line = text.count("\n", 0, text.index("\x00")) + 1
+        line += text.count("\n", 0, text.index("\x00"))
         raise DataError(
             f"Read as {encoding}, the file holds NUL characters",
             where=f"{name}, line {line}",
             fix="Choose another encoding, or export the table again in UTF-8",
         )
-    half = _HALF_CHARACTER.search(text)
+    half = None if text.isascii() else _HALF_CHARACTER.search(text)
     if half is not None:
-        line = text.count("\n", 0, half.start()) + 1
+        line += text.count("\n", 0, half.start())
         raise DataError(
             f"Read as {encoding}, the file holds half of a character (a lone surrogate)",
             where=f"{name}, line {line}",
             fix="Choose another encoding, or export the table again in UTF-8",
         )
-    return Decoded(text.removeprefix("\ufeff"), codec)
 
 
 def _wide_encoding(data: bytes) -> str | None:

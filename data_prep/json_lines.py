@@ -1,49 +1,103 @@
 """JSON Lines and JSON tables: one object is one row."""
 
 import json
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from io import StringIO
+from itertools import chain
 from typing import Any
 
 from data_prep.json_text import ONE_PER_LINE, ends_here, load_value, skip_space
-from data_prep.table import MAX_CELL_CHARACTERS, Table, clean_names
+from data_prep.table import (
+    MAX_COLUMNS,
+    Facts,
+    Reading,
+    clean_names,
+    empty_file,
+    in_batches,
+    refuse_long_cells,
+)
 from templates.errors import DataError
 
 Item = tuple[int, Any]
+_FIRST_LIST = re.compile(r'":\s*(\[)\s*\{')
 
 
-def read_json_table(text: str, *, name: str, encoding: str) -> Table:
+def read_json_table(
+    pieces: Iterable[str], *, name: str, encoding: str, is_cut: bool = False
+) -> Reading:
     """Read JSON Lines, an array of objects, or an object with one list of objects.
 
     Args:
-        text: the whole file.
+        pieces: the text of the file, one after the other.
         name: the file name; a name ending in .jsonl or .ndjson is read line by line.
-        encoding: reported in the table.
+        encoding: reported in the facts.
+        is_cut: whether this is only the beginning of a file; its last row is left out.
 
     Returns:
-        The table; keys that only some rows have become columns with empty cells.
+        The rows, a batch at a time; and in the end how the file was understood. Keys that only
+        some rows have become columns with empty cells.
 
     Raises:
         DataError: a line is not JSON, not an object, nested too deeply, has a key twice,
             or holds NaN, infinity or half a character.
     """
-    start = skip_space(text, 0)
-    if start == len(text):
-        raise DataError("The file is empty", where=name, fix="Upload a table with at least one row")
+    pieces = iter(pieces)
+    text = ""
+    while (start := skip_space(text, 0)) == len(text):
+        if (piece := next(pieces, None)) is None:
+            raise empty_file(name)
+        text += piece
     by_line = name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+    kind, items = "jsonl", _line_items(chain([text], pieces), name, is_cut)
+    if text[start] == "[" or not by_line:  # where a value ends is seen only in the whole text
+        text += "".join(pieces)
+        items = _line_items([text], name, is_cut)
+        found = _find_array(text, start, name, is_cut)
+        if found is not None:
+            kind = "json"
+            items = _array_items(text, found, name, is_whole=found == start, is_cut=is_cut)
+    return (yield from _Rows(name).read(kind, encoding, items, is_cut))
+
+
+def _find_array(text: str, start: int, name: str, is_cut: bool) -> int | None:
+    """Find where the array of rows begins; None where each line stands for itself."""
     if text[start] == "[":
-        kind, items = "json", _array_items(text, start, name, is_whole=True)
-    elif text[start] == "{" and not by_line and _is_one_value(text, start):
-        start = _find_list(text, start, name)
-        kind, items = "json", _array_items(text, start, name, is_whole=False)
-    else:
-        kind, items = "jsonl", _line_items(text, name)
-    return _build(kind, items, name, encoding)
+        return start
+    if text[start] != "{":
+        return None
+    if is_cut:
+        first = _FIRST_LIST.search(text)
+        return None if first is None or _is_line(text, start) else first.start(1)
+    return _find_list(text, start, name) if _is_one_value(text, start) else None
 
 
-def _line_items(text: str, name: str) -> Iterator[Item]:
-    # StringIO splits at \n, \r\n and \r only: U+2028 may stand inside a JSON string.
-    for number, line in enumerate(StringIO(text, newline=""), 1):
+def _is_line(text: str, start: int) -> bool:
+    end = ends_here(text.split("\n", 1)[0], start)
+    return end is not None
+
+
+def _lines(pieces: Iterable[str], is_cut: bool) -> Iterator[str]:
+    """Cut text into lines, with their ends."""
+    rest: list[str] = []  # a line that is longer than a piece comes in many parts
+    for piece in pieces:
+        rest.append(piece)
+        if "\n" not in piece and "\r" not in piece:
+            continue
+        # StringIO splits at \n, \r\n and \r only: U+2028 may stand inside a JSON string.
+        *lines, last = StringIO("".join(rest), newline="")
+        if last.endswith("\n"):
+            lines.append(last)
+            last = ""
+        yield from lines
+        rest = [last]  # what follows a last "\r" may be its "\n"
+    if not is_cut:
+        yield from StringIO("".join(rest), newline="")
+
+
+def _line_items(pieces: Iterable[str], name: str, is_cut: bool) -> Iterator[Item]:
+    for number, line in enumerate(_lines(pieces, is_cut), 1):
         # Without its line end, so that "it broke off here" names this line and not the next.
         line = line.rstrip("\r\n")
         start = skip_space(line, 0)
@@ -60,7 +114,9 @@ def _line_items(text: str, name: str) -> Iterator[Item]:
         yield number, value
 
 
-def _array_items(text: str, start: int, name: str, *, is_whole: bool) -> Iterator[Item]:
+def _array_items(
+    text: str, start: int, name: str, *, is_whole: bool, is_cut: bool
+) -> Iterator[Item]:
     """Walk an array element by element, so that each knows its line."""
     position, line, counted = start + 1, text.count("\n", 0, start) + 1, start
     first = True
@@ -69,7 +125,12 @@ def _array_items(text: str, start: int, name: str, *, is_whole: bool) -> Iterato
         if text.startswith("]", position) and first:
             return
         line, counted = line + text.count("\n", counted, position), position
-        value, end = load_value(text, position, name, line=line)
+        try:
+            value, end = load_value(text, position, name, line=line)
+        except DataError:
+            if is_cut:
+                return  # broken off, or else reading the whole file will complain of it
+            raise
         yield line, value
         first, position = False, skip_space(text, end)
         if text.startswith("]", position):
@@ -80,6 +141,8 @@ def _array_items(text: str, start: int, name: str, *, is_whole: bool) -> Iterato
                     where=f"{name}, line {text.count(chr(10), 0, rest) + 1}",
                     fix="Keep one array in the file, or write one object on each line",
                 )
+            return
+        if is_cut and position == len(text):
             return
         if not text.startswith(",", position):
             line += text.count("\n", counted, position)
@@ -121,42 +184,55 @@ def _find_list(text: str, start: int, name: str) -> int:
         position = skip_space(text, position) + 1
 
 
-def _build(kind: str, items: Iterator[Item], name: str, encoding: str) -> Table:
-    """Turn objects into rows of text under the union of their keys."""
-    keys: dict[str, int] = {}
-    nested: set[str] = set()
-    lines: list[int] = []
-    records: list[dict[str, str]] = []
-    for line, item in items:
+class _Rows:
+    """Objects -> rows of text under the union of the keys so far."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._keys: dict[str, int] = {}
+        self._nested: set[str] = set()
+        self._num_by_width: Counter[int] = Counter()
+
+    def read(self, kind: str, encoding: str, items: Iterator[Item], is_cut: bool) -> Reading:
+        """Give the rows, and in the end the facts."""
+        yield from in_batches(self._row(line, item) for line, item in items)
+        if not self._keys and not is_cut:
+            fix = 'Add rows such as {"text": "…"}'
+            raise DataError("The file has no rows", where=self._name, fix=fix)
+        columns, notes = clean_names(list(self._keys), where=self._name)
+        names = dict(zip(self._keys, columns, strict=True))
+        num_short = sum(
+            count for width, count in self._num_by_width.items() if width < len(columns)
+        )
+        if num_short:
+            notes += (f"{num_short:,} row(s) lack some of the columns; these cells are empty",)
+        return Facts(
+            format=kind,
+            encoding=encoding,
+            delimiter=None,
+            columns=columns,
+            json_columns=frozenset(names[key] for key in self._nested),
+            notes=notes,
+        )
+
+    def _row(self, line: int, item: Any) -> tuple[int, list[str]]:
+        where = f"{self._name}, line {line}"
         if not isinstance(item, dict):
             raise DataError(
                 f"A row is {_kind_of(item)}, not an object with named values",
-                where=f"{name}, line {line}",
+                where=where,
                 fix='Write each row as {"column": "text", …}',
             )
         for key, value in item.items():
-            keys.setdefault(key, len(keys))
+            self._keys.setdefault(key, len(self._keys))
             if isinstance(value, (dict, list)):
-                nested.add(key)
-        record = {key: _cell(value) for key, value in item.items()}
-        if max(map(len, record.values()), default=0) > MAX_CELL_CHARACTERS:
-            raise DataError(
-                f"A cell is longer than {MAX_CELL_CHARACTERS:,} characters",
-                where=f"{name}, line {line}",
-                fix="Shorten the text",
-            )
-        lines.append(line)
-        records.append(record)
-    if not keys:
-        raise DataError("The file has no rows", where=name, fix='Add rows such as {"text": "…"}')
-    columns, notes = clean_names(list(keys), where=name)
-    names = dict(zip(keys, columns, strict=True))
-    short = sum(len(record) < len(keys) for record in records)
-    if short:
-        notes += (f"{short:,} row(s) lack some of the columns; these cells are empty",)
-    cells = [[record.get(key, "") for key in keys] for record in records]
-    json_columns = frozenset(names[key] for key in nested)
-    return Table(kind, encoding, None, columns, json_columns, lines, cells, notes)
+                self._nested.add(key)
+        if len(self._keys) > MAX_COLUMNS:
+            clean_names(list(self._keys), where=self._name)  # refuses them
+        self._num_by_width[len(item)] += 1
+        cells = [_cell(item.get(key)) for key in self._keys]
+        refuse_long_cells(cells, where)
+        return line, cells
 
 
 def _cell(value: Any) -> str:

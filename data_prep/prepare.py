@@ -54,6 +54,7 @@ def clean_upload(
     *,
     tokenise: Tokenise | None = None,
     progress: Progress | None = None,
+    max_rows: int | None = None,
 ) -> Cleaned:
     """Map, clean and check the rows of an upload, without writing anything.
 
@@ -62,6 +63,7 @@ def clean_upload(
         recipe: mapping and steps.
         tokenise: text to token ids of the base; None checks text only.
         progress: called with the share done (0 to 1) and what is being done.
+        max_rows: leave out the rows after these; None reads all.
 
     Returns:
         Examples, reports and findings; errors are among the findings, not raised.
@@ -75,7 +77,8 @@ def clean_upload(
     columns = [column.name for column in upload.columns]
     check_mapping(recipe.template, recipe.mapping, columns)
     tell(0.0, "reading rows")
-    examples, report = map_rows(read_rows(upload_folder), recipe.template, recipe.mapping)
+    rows = read_rows(upload_folder, limit=max_rows)
+    examples, report = map_rows(rows, recipe.template, recipe.mapping)
     reports = [report]
     for position, step in enumerate(recipe.steps, 1):
         tell(0.1 + 0.5 * position / (len(recipe.steps) + 1), f"cleaning: {step.name}")
@@ -127,7 +130,7 @@ def prepare(
         where = "; ".join(filter(None, (error.where, f"rows dropped by {', '.join(lost)}")))
         raise DataError(error.what, where=where, fix=error.fix) from None
     tell(0.7, "splitting")
-    fixed = _fixed_splits(upload_folder, recipe)
+    fixed = fixed_splits(upload_folder, recipe)
     parts, report = split_examples(cleaned.examples, recipe.splits, seed=recipe.seed, fixed=fixed)
     reports = [*cleaned.reports, report]
     for step in recipe.augmenters:
@@ -187,7 +190,16 @@ def _to_keep(reports: Sequence[StepReport], recipe: PrepRecipe) -> tuple[StepRep
     return tuple(show_samples(report, masked) for report in reports)
 
 
-def _fixed_splits(upload_folder: Path, recipe: PrepRecipe) -> dict[int, str] | None:
+def fixed_splits(upload_folder: Path, recipe: PrepRecipe) -> dict[int, str] | None:
+    """Read what the split column says.
+
+    Args:
+        upload_folder: what `read_upload` made.
+        recipe: names the column, or none.
+
+    Returns:
+        The cell by row number; None where there is no such column.
+    """
     column = recipe.mapping.split
     if column is None:
         return None

@@ -7,14 +7,14 @@ from pydantic import Field
 
 from data_prep import augmenters, cleaners
 from data_prep.mapping import ColumnMapping
-from data_prep.recognition import recognise
+from data_prep.recognition import explain, recognise, recognise_for
 from data_prep.splits import SPLIT_NAMES, SplitOptions
 from data_prep.step_spec import AugmenterSpec, CleanerSpec, find_spec, list_specs, parse_options
 from data_prep.upload import Upload
 from templates.dataset import SPLITS
 from templates.errors import DataError
 from templates.files import canonical_json
-from templates.template import Template
+from templates.template import TaskKind, Template
 from templates.values import Value, parse
 
 DEFAULT_STEPS = ("empty", "trim", "exact_duplicates", "mask_personal_data", "length")
@@ -117,6 +117,40 @@ def default_recipe(template: Template, mapping: ColumnMapping, *, seed: int = 0)
     return complete(parse(PrepRecipe, content, where="recipe", error=DataError))
 
 
+class Proposed(Value):
+    """A recipe for a table that nobody described yet.
+
+    Attributes:
+        layout: what was recognised, in words.
+        recipe: complete, but for columns where nothing fits.
+        reasons: why a column was chosen, by slot or target.
+    """
+
+    layout: str
+    recipe: PrepRecipe
+    reasons: Mapping[str, str]
+
+
+def propose(upload: Upload, *, seed: int = 0, task: TaskKind | None = None) -> Proposed:
+    """Build the default recipe for what the table seems to be, and say why.
+
+    Args:
+        upload: the table.
+        seed: decides every random choice.
+        task: what a person wants to learn from it; None finds out.
+
+    Returns:
+        The recipe and the reasons.
+    """
+    found = recognise_for(upload.columns, task) if task else recognise(upload.columns)
+    mapping = found.mapping.model_copy(update={"split": _split_column(upload)})
+    return Proposed(
+        layout=found.layout,
+        recipe=default_recipe(found.template, mapping, seed=seed),
+        reasons=explain(upload.columns, mapping),
+    )
+
+
 def propose_recipe(upload: Upload, *, seed: int = 0) -> PrepRecipe:
     """Build the default recipe for what the table seems to be.
 
@@ -127,9 +161,7 @@ def propose_recipe(upload: Upload, *, seed: int = 0) -> PrepRecipe:
     Returns:
         The recipe; its mapping may be incomplete where no column fits.
     """
-    proposal = recognise(upload.columns)
-    mapping = proposal.mapping.model_copy(update={"split": _split_column(upload)})
-    return default_recipe(proposal.template, mapping, seed=seed)
+    return propose(upload, seed=seed).recipe
 
 
 def _split_column(upload: Upload) -> str | None:

@@ -1,6 +1,7 @@
 """Guess from column names and samples what a table is for; the person confirms."""
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from data_prep.mapping import ColumnMapping
@@ -49,6 +50,18 @@ _SOURCE_NAMES = "input source mr meaning_representation facts triples data docum
 _ANSWER_NAMES = (
     "output target ref reference references texts sentence summary answer response completion text"
 ).split()
+# Names that say what a column is for, by slot or target.
+_TELLING: Mapping[str, set[str]] = defaultdict(
+    set,
+    label=set(_LABEL_NAMES),
+    text=set(_TEXT_NAMES),
+    input={*_SOURCE_NAMES, "prompt", "context"},
+    context={"passage", "paragraph"},
+    references={*_ANSWER_NAMES, "answers"},
+    first={first for first, _ in _PAIRS},
+    second={second for _, second in _PAIRS},
+)
+_CHOSEN = "as chosen"
 _IDENTIFIER = re.compile(r"(^|_)(id|index|row|number|uuid)$")
 
 
@@ -104,6 +117,86 @@ def recognise(columns: Sequence[Column]) -> Proposal:
     return _source_and_answer(columns, names, None)
 
 
+def recognise_for(columns: Sequence[Column], task: TaskKind) -> Proposal:
+    """Propose a mapping for a task that a person chose.
+
+    Args:
+        columns: the columns of an upload.
+        task: what is to be learned.
+
+    Returns:
+        The template of the task, and what fits it best; incomplete where nothing fits.
+    """
+    guess = recognise(columns)
+    if guess.template.task == task:
+        return guess
+    template = TEMPLATES[task]
+    usable = [column for column in columns if column.kind != "empty"]
+    if task == "chat":
+        talk = next((column.name for column in usable if column.kind == "json"), None)
+        return _proposal(_CHOSEN, task, ColumnMapping(turns=talk))
+    names = {column.name.casefold(): column for column in reversed(usable)}
+    asked = [names[slot] for slot in template.slots if slot in names]
+    free = [column for column in usable if column not in asked]
+    if template.has_labels:
+        few = min(free, key=lambda column: column.num_distinct, default=None)
+        target = _label_column(columns, names) or _first(_LABEL_NAMES, names) or few
+    else:
+        free = [column for column in free if not _is_identifier(column)]
+        source = max(free, key=lambda column: column.mean_characters, default=None)
+        rest = {c.name.casefold(): c for c in free if c is not source or len(free) == 1}
+        target = _first((*_ANSWER_NAMES, "answers"), rest) or next(reversed(rest.values()), None)
+    longest = sorted(
+        (c for c in usable if c not in (*asked, target) and not _is_identifier(c)),
+        key=lambda column: -column.mean_characters,
+    )
+    fields = {column.name.casefold(): column.name for column in asked if column is not target}
+    left = [slot for slot in template.slots if slot not in fields and slot != "instruction"]
+    needed = [slot for slot in left if slot not in template.optional_slots]
+    wanted = left if len(longest) >= len(left) else needed
+    chosen = longest[: len(wanted)]
+    if task == "pair_classification":
+        chosen.sort(key=usable.index)
+    fields |= {slot: column.name for slot, column in zip(wanted, chosen, strict=False)}
+    place = "label" if template.has_labels else "references"
+    mapping = {"fields": fields, place: target.name if target else None}
+    return _proposal(_CHOSEN, task, ColumnMapping.model_validate(mapping))
+
+
+def explain(columns: Sequence[Column], mapping: ColumnMapping) -> dict[str, str]:
+    """Say why columns were mapped.
+
+    Args:
+        columns: the columns of an upload.
+        mapping: what was proposed for them.
+
+    Returns:
+        A clause that begins with "because", by slot or target.
+    """
+    known = {column.name: column for column in columns}
+    return {
+        slot: f"because {_reason(slot, known[name])}" for slot, name in mapping.columns().items()
+    }
+
+
+def _reason(slot: str, column: Column) -> str:
+    if slot == "split":
+        return f"{column.name!r} says nothing but train, validation and test"
+    if slot == "turns":
+        return f"the cells of {column.name!r} are conversations"
+    if column.name.casefold() in _TELLING[slot] or column.name.casefold() == slot:
+        return f"the column is called {column.name!r}"
+    if slot == "label":
+        return f"{column.name!r} has few different values ({column.num_distinct:,})"
+    if _is_list_of_texts(column):
+        return f"the cells of {column.name!r} are lists of texts"
+    return f"{column.name!r} holds texts, {column.mean_characters:,.0f} characters on average"
+
+
+def _is_identifier(column: Column) -> bool:
+    return bool(_IDENTIFIER.search(column.name.casefold()))
+
+
 def _proposal(layout: str, task: TaskKind, mapping: ColumnMapping) -> Proposal:
     return Proposal(layout=layout, template=TEMPLATES[task], mapping=mapping)
 
@@ -137,7 +230,7 @@ def _label_column(columns: Sequence[Column], names: Mapping[str, Column]) -> Col
     named = _first(_LABEL_NAMES, names)
     if named and (named in few or (named.kind == "text" and named.max_characters <= 60)):
         return named
-    few = [column for column in few if not _IDENTIFIER.search(column.name.casefold())]
+    few = [column for column in few if not _is_identifier(column)]
     texts = [column for column in columns if column.kind == "text"]
     # Two long texts beside a category are more often source and answer than a text and a label.
     return few[-1] if few and len(texts) < 2 else None
@@ -155,9 +248,7 @@ def _source_and_answer(
     texts = [
         column
         for column in columns
-        if column.kind in ("text", "json")
-        and column is not answer
-        and not _IDENTIFIER.search(column.name.casefold())
+        if column.kind in ("text", "json") and column is not answer and not _is_identifier(column)
     ]
     source = _first(_SOURCE_NAMES, names) or next(iter(texts), None)
     rest = {column.name.casefold(): column for column in texts if column is not source}

@@ -20,6 +20,11 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x1f\x8b", "a gzip archive"),
 )
+_ENDINGS = {"a Parquet file": ".parquet"}
+# Kinds whose readers look closer themselves, and say more.
+_SAY_MORE: dict[str | None, tuple[str | None, ...]] = {
+    "an Excel workbook (.xlsx)": ("an old Office file (.xls or .doc)", "a zip archive"),
+}
 _NEED_NUL: tuple[tuple[bytes, str], ...] = (
     (b"MZ", "a Windows program (.exe)"),
     (b"BZh", "a bzip2 archive"),
@@ -44,29 +49,34 @@ def describe_binary(data: bytes) -> str | None:
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         if b"xl/" in data[:4096] or b"xl/workbook" in data:
             return "an Excel workbook (.xlsx)"
+        if b"opendocument.spreadsheet" in data[:4096]:
+            return "an OpenDocument workbook (.ods)"
         return "a zip archive"
     if data[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "a web page (HTML)"
     return None
 
 
-def refuse_binary(data: bytes, *, name: str, wanted: str) -> None:
+def refuse_binary(data: bytes, *, name: str, wanted: str, accepted: str | None = None) -> None:
     """Refuse a file whose content is not what its name promises.
 
     Args:
-        data: the content.
+        data: the content, or its beginning.
         name: the file name, for the sentence.
         wanted: the format the name promises, such as "CSV".
+        accepted: the kind of binary file that the name promises; None: text.
 
     Raises:
-        DataError: the content is a known kind of binary file.
+        DataError: the content is of another kind.
     """
     kind = describe_binary(data)
-    if kind is None:
+    if kind == accepted or (accepted in _SAY_MORE and kind in _SAY_MORE[accepted]):
         return
-    fix = "Upload a CSV, TSV, JSONL or JSON file"
-    if "Excel" in kind or "Office" in kind:
-        fix = "Open it in a spreadsheet, save the sheet as CSV UTF-8 and upload that"
-    elif "archive" in kind:
+    fix = "Upload a CSV, TSV, JSONL or JSON file, or give this one its own ending"
+    if kind in _ENDINGS:
+        fix = f"Give it a name ending in {_ENDINGS[kind]}"
+    if kind and ("Excel" in kind or "Office" in kind or "OpenDocument" in kind):
+        fix = "Save it as .xlsx with that ending, or save the sheet as CSV UTF-8, and upload that"
+    elif kind and "archive" in kind:
         fix = "Unpack it and upload the table inside"
-    raise DataError(f"This is {kind}, not {wanted}", where=name, fix=fix)
+    raise DataError(f"This is {kind or 'text'}, not {wanted}", where=name, fix=fix)

@@ -28,7 +28,6 @@ rows of one kind.
 # Kinds of fault that cannot be injected yet, and why.
 NOT_YET = {
     16: "One of several devices' processes ends: training on several devices does not exist yet.",
-    21: "The Hub refuses or breaks off an upload: publishing to the Hub does not exist yet.",
 }
 
 

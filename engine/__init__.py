@@ -7,6 +7,7 @@ In the order in which things happen:
 
     plan.py             TrainPlan: all that a run depends on
     model_folder.py     is this folder safe to open?
+    bases.py            which bases there are to choose from
     base_model.py       a name -> a model in memory
     language_model.py   model, tokenizer, precision, soft prompt
     layers.py           finding and exchanging linear layers
@@ -19,6 +20,7 @@ In the order in which things happen:
     loss.py             cross-entropy on supervised tokens
     schedules.py        learning rate over the run
     events.py           what a run reports
+    sampling.py         what the model in training answers to a few examples
     trainer.py          the loop, a generator of events
     checkpoints.py      found, verified and pruned, without torch
     checkpoint_tensors.py  saved whole or not at all, and read

@@ -13,6 +13,7 @@ from engine.events import (
     Failed,
     Finished,
     Progressed,
+    Sampled,
     Stamped,
     Stepped,
     Stopped,
@@ -59,8 +60,8 @@ class Attempt:
     def write(self, event: Event) -> None:
         """Append one event, at once visible to readers.
 
-        Of a long run's steps some are left out. Where the disk refuses, steps and progress are
-        counted as lost and the work goes on; anything else is worth an error.
+        Of a long run's steps some are left out. Where the disk refuses, steps, samples and progress
+        are counted as lost and the work goes on; anything else is worth an error.
 
         Args:
             event: what happened.
@@ -82,7 +83,7 @@ class Attempt:
             self._num_lost = 0
         except RunError as error:
             self._num_lost, self._reason = self._num_lost + 1, error.what
-            if not isinstance(event, Stepped | Progressed):
+            if not isinstance(event, Stepped | Progressed | Sampled):
                 self._append_last(line)
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
 """From a name to a model in memory: the starter, a folder, or a Hub id, through one door."""
 
 import contextlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,14 +14,18 @@ from transformers.utils import logging as transformers_logging
 
 from engine.language_model import LanguageModel
 from engine.layers import linear_layers, put_module
-from engine.model_folder import MODEL_FILES, check_model_folder, fingerprint, licence_of
+from engine.model_folder import (
+    MODEL_FILES,
+    STARTER,
+    STARTER_FOLDER,
+    check_model_folder,
+    fingerprint,
+    is_hub_id,
+    licence_of,
+)
 from engine.plan import Precision
 from engine.quantise import quantise_linear
 from templates.errors import ModelError
-
-STARTER = "starter"
-_STARTER_FOLDER = Path(__file__).parents[1] / "starter" / "model"
-_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,12 @@ def locate_base(reference: str, revision: str = "", *, token: str = "") -> BaseF
     Raises:
         ModelError: it is nowhere to be found, or not safe to open.
     """
-    folder = _STARTER_FOLDER if reference == STARTER else Path(reference)
+    folder = STARTER_FOLDER if reference == STARTER else Path(reference)
     with contextlib.suppress(RuntimeError):  # ~somebody who has no home here
         folder = folder.expanduser()
     pinned = ""
     if not reference or not folder.is_dir():
-        if not _HUB_ID.fullmatch(reference) or ".." in reference:
+        if not is_hub_id(reference):
             raise ModelError(
                 f"There is no base model {reference!r}",
                 fix=f'Give "{STARTER}", a model folder, or a Hub id such as org/name',

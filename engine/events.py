@@ -71,6 +71,32 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """What the model in training answers to one validation example; texts may be shortened.
+
+    Attributes:
+        prompt: the example in the template's wording; of a conversation its turns so far.
+        expected: the answer in the data; of several the first.
+        answer: the model's own, greedy, or the likeliest label.
+        source_rows: 1-based data rows of the upload.
+    """
+
+    prompt: str
+    expected: str
+    answer: str
+    source_rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A few validation examples were answered; at step 0 by the model before its first step."""
+
+    step: int
+    samples: tuple[Sample, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Saved:
     """A checkpoint is safely on disk."""
 
@@ -143,6 +169,7 @@ Event = (
     | Started
     | Stepped
     | Evaluated
+    | Sampled
     | Saved
     | Finished
     | Delivered
@@ -188,7 +215,9 @@ def to_json(stamped: Stamped) -> str:
     for field in fields(event):
         value = getattr(event, field.name)
         content[field.name] = float(f"{value:.6g}") if isinstance(value, float) else value
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json.dumps(
+        content, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=vars
+    )
 
 
 def from_json(line: str | bytes) -> Stamped:
@@ -211,6 +240,12 @@ def from_json(line: str | bytes) -> Stamped:
         for name in _TUPLES:
             if name in content:
                 content[name] = tuple(content[name])
+        if "samples" in content:
+            content["samples"] = tuple(_sample(**sample) for sample in content["samples"])
         return Stamped(kind(**content), at, monotonic_seconds)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(str(error)) from None
+
+
+def _sample(*, source_rows: list[int], **texts: str) -> Sample:
+    return Sample(source_rows=tuple(source_rows), **texts)

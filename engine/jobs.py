@@ -29,6 +29,7 @@ from engine.events import (
     Event,
     Failed,
     Finished,
+    Sampled,
     Saved,
     Started,
     Stepped,
@@ -39,7 +40,7 @@ from engine.liveness import Process, boot_id, is_alive, memory_kills
 from templates.errors import RunError
 from templates.files import canonical_json, disk_errors, sync_folder, write_atomically
 
-JobKind = Literal["prepare", "train", "compare", "predict", "publish", "fetch"]
+JobKind = Literal["prepare", "train", "compare", "predict", "publish", "fetch", "download"]
 JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
 REQUEST = "request.json"
 _VERSION = 2
@@ -272,6 +273,6 @@ def _finished_before(attempts: Sequence[Path], newest: Path) -> bool:
 
 
 def _is_before(event: Event, first_step: int) -> bool:
-    if isinstance(event, Stepped | Evaluated | Saved):
+    if isinstance(event, Stepped | Evaluated | Sampled | Saved):
         return event.step < first_step
     return not isinstance(event, Stopped | Failed)

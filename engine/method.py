@@ -14,7 +14,10 @@ from templates.values import Value, parse
 
 
 class MethodOptions(Value):
-    """Base of every method's options; each field carries title, description and range."""
+    """Base of every method's options: each field carries title, description and range.
+
+    Forms are made of them. A field marked SIMPLE is one that a newcomer may want to change.
+    """
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class MethodSpec:
             scaled in inverse proportion. 0: one rate for all.
         attach: put the method's parameters on a frozen model; also on the meta device.
         detach: take them off again, leaving the base as it was.
+        when_to_choose: one or two sentences for somebody who knows no method yet.
+        servable_by: programs that can answer with what is published, in one form or the other;
+            llama.cpp and Ollama after converting it.
+        quality_place: order by how good the answers usually are; 1 is best.
+        least_rows: training rows below which methods of a later place do better.
+        least_parameters: size of the base below which methods of a later place do better.
         precisions: ways of holding the base that the method can train on, the default first.
         starts_as_base: whether outputs are unchanged before the first step.
         initialise: draw the start values from a generator.
@@ -58,6 +67,11 @@ class MethodSpec:
     schedule: Schedule
     attach: Callable[[Any, Any], None]
     detach: Callable[[Any], None]
+    when_to_choose: str
+    servable_by: tuple[str, ...]
+    quality_place: int = 9
+    least_rows: int = 0
+    least_parameters: int = 0
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
     starts_as_base: bool = True
     rate_at_width: int = 0

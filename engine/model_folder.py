@@ -1,12 +1,18 @@
 """Is this folder a base model we may open? Looked at as files, before any library opens them."""
 
 import json
+import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from templates.errors import ModelError
 from templates.files import sha256_of_bytes, sha256_of_file
 
+STARTER = "starter"
+STARTER_FOLDER = Path(__file__).parents[1] / "starter" / "model"
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_LARGE_BYTES = 16 << 20  # takes longer to hash than a file system's clock takes to tick
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # Keys by which a config.json asks a loader to fetch or run code (CVE-2026-4372 was the second row).
 _CODE_KEYS = (
@@ -14,6 +20,18 @@ _CODE_KEYS = (
     "_attn_implementation", "_attn_implementation_internal",
 )  # fmt: skip
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md")
+
+
+def is_hub_id(reference: str) -> bool:
+    """Tell a Hub id from a path.
+
+    Args:
+        reference: what somebody calls a model.
+
+    Returns:
+        Whether it has the form org/name.
+    """
+    return bool(_HUB_ID.fullmatch(reference)) and ".." not in reference
 
 
 def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
@@ -74,8 +92,20 @@ def fingerprint(folder: Path) -> str:
         One hash over names and contents of config, tokenizer and weights.
     """
     paths = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern)})
-    lines = [f"{path.name} {sha256_of_file(path)}" for path in paths if path.name != "README.md"]
+    lines = [f"{path.name} {_hash(path)}" for path in paths if path.name != "README.md"]
     return sha256_of_bytes("\n".join(lines).encode())
+
+
+def _hash(path: Path) -> str:
+    state = path.stat()
+    if state.st_size < _LARGE_BYTES:
+        return sha256_of_file(path)
+    return _hash_once(path, state.st_ino, state.st_size, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)  # a page asks again at every change of a form
+def _hash_once(path: Path, inode: int, size_bytes: int, changed_ns: int) -> str:
+    return sha256_of_file(path)
 
 
 def licence_of(folder: Path) -> str:

@@ -14,6 +14,7 @@ from templates.values import Value, parse
 
 Precision = Literal["fp32", "bf16", "nf4"]
 ScheduleShape = Literal["cosine", "linear", "constant"]
+SIMPLE: dict[str, Any] = {"simple": True}  # in a schema: a newcomer may want to change this field
 
 
 class BaseChoice(Value):
@@ -40,10 +41,19 @@ class Schedule(Value):
     """How fast and how long to learn. Each method brings its own defaults."""
 
     learning_rate: float = Field(
-        gt=0, le=10, title="Learning rate", description="Peak step size of AdamW."
+        gt=0,
+        le=10,
+        title="Learning rate",
+        description="Peak step size of AdamW. Too high: the loss jumps; too low: it hardly falls.",
+        json_schema_extra=SIMPLE,
     )
     epochs: float = Field(
-        default=3, gt=0, le=1000, title="Epochs", description="Passes over the training rows."
+        default=3,
+        gt=0,
+        le=1000,
+        title="Epochs",
+        description="Passes over the training rows.",
+        json_schema_extra=SIMPLE,
     )
     batch_size: int = Field(
         default=16, ge=1, le=4096, title="Batch size", description="Examples per optimizer step."
@@ -65,7 +75,11 @@ class Schedule(Value):
         default=0.0, ge=0, le=1, title="Weight decay", description="AdamW's decoupled decay."
     )
     max_gradient_norm: float = Field(
-        default=1.0, gt=0, title="Gradient clip", description="Largest norm of all gradients."
+        default=1.0,
+        gt=0,
+        le=1000,
+        title="Gradient clip",
+        description="Largest norm of all gradients.",
     )
     evaluations_per_epoch: int = Field(
         default=2, ge=1, le=100, title="Evaluations", description="Validation passes per epoch."
@@ -83,14 +97,25 @@ class Limits(Value):
     """Where the run must end or refuse."""
 
     max_length_tokens: int = Field(
-        default=0, ge=0, title="Longest example", description="0: the context of the base."
+        default=0,
+        ge=0,
+        le=2**20,
+        title="Longest example",
+        description="In tokens. 0: as long as the base can read.",
+        json_schema_extra=SIMPLE,
     )
     too_long: Literal["stop", "drop", "cut"] = Field(
         default="drop",
         title="Examples that are too long",
         description="Refuse, leave them out, or cut the start of the prompt; never the answer.",
     )
-    max_steps: int = Field(default=0, ge=0, title="Most steps", description="0: no limit.")
+    max_steps: int = Field(
+        default=0,
+        ge=0,
+        le=10**8,
+        title="Most steps",
+        description="End after so many optimizer steps. 0: no limit.",
+    )
 
 
 class TrainPlan(Value):

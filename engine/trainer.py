@@ -30,6 +30,7 @@ from engine.language_model import LanguageModel
 from engine.loss import evaluate_loss, loss_sum
 from engine.method import count_parameters, load_trained, trainable
 from engine.plan import Limits, Schedule
+from engine.sampling import Sampler
 from engine.schedules import learning_rate_at, num_steps, steps_between_evaluations
 from templates.errors import PlanError
 
@@ -83,6 +84,7 @@ def train(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     pause_at_step: int = 0,
+    sampler: Sampler | None = None,
 ) -> Iterator[Event]:
     """Train, or go on where the newest sound checkpoint stands.
 
@@ -95,6 +97,7 @@ def train(
             the batches of an evaluation; True saves and ends the attempt as Stopped.
         pause_at_step: the attempt ends there as Stopped, after the evaluation where one is due;
             0 or the last step: go on to the end.
+        sampler: answers examples before the first step and after evaluations.
 
     Yields:
         Events in the order they happen. Failed is the last one when the loss diverges.
@@ -127,6 +130,8 @@ def train(
     validation = _validation_batches(training)
     draws = _draws(training, state.step + 1)
     saved = state
+    if sampler and not state.step:
+        yield from sampler.sample(0, should_stop)
     while not _is_over(training, state):
         if state.evaluation_due:
             before = time.monotonic()
@@ -141,6 +146,8 @@ def train(
             is_best = state.best_step == state.step
             yield Evaluated(state.step, loss, accuracy, is_best, time.monotonic() - before)
             yield _save(training, state, optimizer)
+            if sampler:  # after the save, so that nothing is lost where it takes long
+                yield from sampler.sample(state.step, should_stop)
         elif 0 < pause_at_step <= state.step or should_stop():
             break
         else:

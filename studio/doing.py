@@ -24,6 +24,7 @@ _TITLES = {
     "predict": "Predicting",
     "publish": "Publishing",
     "fetch": "Fetching",
+    "download": "Downloading",
 }
 
 

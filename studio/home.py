@@ -1,6 +1,7 @@
 """Where things are kept, and how an id becomes a folder.
 
 STUDIO_HOME/uploads/<id>/    datasets/<id>/    plans/<id>.yaml    jobs/<id>/    sweeps/<id>.json
+            projects/<id>.json
             trash/<id>/      jobs that were deleted and can be restored
             latest/<kind>    the id that "latest" stands for
             queue.json       which jobs wait and which run, in order
@@ -28,6 +29,7 @@ _PLACES: dict[str, str] = {
     "dataset": "datasets",
     "plan": "plans",
     "sweep": "sweeps",
+    "project": "projects",
     **{kind: "jobs" for kind in JOB_KINDS},
 }
 _PREFIXES = {kind: kind for kind in _PLACES} | {"upload": "up", "dataset": "ds"}
@@ -37,6 +39,7 @@ _CALLED = {kind: kind for kind in _PLACES} | {
     "predict": "prediction",
     "publish": "publication",
     "fetch": "fetched base",
+    "download": "downloaded table",
 }
 _VERBS = {kind: kind for kind in _PLACES} | {"dataset": "prepare"}
 _ID = re.compile(r"[a-z]+-[a-z0-9-]*")
@@ -57,7 +60,7 @@ class Home:
         """Give the folder that holds all things of a kind.
 
         Args:
-            kind: upload, dataset, plan, sweep, or a kind of job.
+            kind: upload, dataset, plan, sweep, project, or a kind of job.
 
         Returns:
             An existing folder.
@@ -71,7 +74,7 @@ class Home:
         """Name a new thing; ids sort by time.
 
         Args:
-            kind: upload, plan, sweep, or a kind of job.
+            kind: upload, plan, sweep, project, or a kind of job.
 
         Returns:
             A path that does not exist yet.
@@ -85,7 +88,7 @@ class Home:
         """Find a thing by id, by the beginning of its id, or the latest.
 
         Args:
-            kind: upload, dataset, plan, sweep, or a kind of job.
+            kind: upload, dataset, plan, sweep, project, or a kind of job.
             reference: an id, an unambiguous beginning, or "latest".
 
         Returns:
@@ -184,7 +187,7 @@ class Home:
         """Remember what a verb has just made or gone on with.
 
         Args:
-            kind: upload, dataset, plan, sweep, or a kind of job.
+            kind: upload, dataset, plan, sweep, project, or a kind of job.
             name: its id.
         """
         folder = self.root / LATEST
@@ -201,7 +204,7 @@ class Home:
         """List all things of a kind.
 
         Args:
-            kind: upload, dataset, plan, sweep, or a kind of job.
+            kind: upload, dataset, plan, sweep, project, or a kind of job.
 
         Returns:
             Paths, the newest last.

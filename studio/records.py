@@ -1,5 +1,7 @@
 """What steps leave for later ones: read here, free of torch, so that pages and verbs may."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from engine.comparing.comparison import Comparison, read_comparison
@@ -9,6 +11,7 @@ from engine.plan import TrainPlan
 from engine.planning.estimate import CostEstimate
 from engine.planning.shown import LengthReport, PreviewItem
 from studio.home import Home
+from templates.dataset import Dataset
 from templates.errors import PlanError, RunError
 from templates.files import disk_errors, write_atomically
 from templates.values import Value, parse
@@ -19,6 +22,7 @@ PUBLICATION = "publication.json"
 PREDICTED = "predicted.json"
 PREPARED = "prepared.json"
 FETCHED = "fetched.json"
+DOWNLOADED = "downloaded.json"
 
 
 class Prepared(Value):
@@ -27,6 +31,16 @@ class Prepared(Value):
     dataset_id: str
     lengths: LengthReport
     preview: tuple[PreviewItem, ...] = Field(description="First training examples as read.")
+
+
+class Downloaded(Value):
+    """Which table of the Hub a download job brought."""
+
+    name: str = Field(description="What to call it; its ending tells the format.")
+    data_set: str
+    configuration: str
+    split: str
+    revision: str
 
 
 class Predicted(Value):
@@ -68,6 +82,19 @@ def require_finished(job: Job) -> None:
         "failed": ("The run failed", f"See why: python app.py jobs show {job.id}; or name another"),
     }.get(state, (f"The run was {state} before its end", resume))
     raise RunError(what, where=job.id, fix=fix)
+
+
+def test_looks_path(home: Home, dataset: Dataset) -> Path:
+    """Name the file that remembers who looked at which test rows, for `templates.dataset`.
+
+    Args:
+        home: where it is kept.
+        dataset: whose rows; all datasets of one upload share the file.
+
+    Returns:
+        Its path, whether it exists or not.
+    """
+    return home.root / "test_looks" / f"{dataset.upload_sha256}.jsonl"
 
 
 def newest_comparison(home: Home, run_id: str) -> Comparison | None:

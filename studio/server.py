@@ -8,11 +8,15 @@ import fcntl
 import logging
 import os
 import threading
+from contextlib import suppress
 from types import TracebackType
 
+from studio.data_service import DataService
 from studio.engine_service import EngineService
 from studio.home import Home
 from studio.jobs.queue import Queue
+from studio.projects import Projects
+from studio.readings import Readings
 from templates.errors import RunError, StudioError
 from templates.files import disk_errors
 
@@ -31,7 +35,11 @@ class Server:
         """
         self.home = home
         self.queue = Queue(home)
+        self.projects = Projects(home)
         self.engine = EngineService(log=home.root / "engine.log")
+        self.data = DataService(log=home.root / "data.log")
+        self.readings = Readings(home, self.projects, self.queue)
+        self.downloads = home.root / "downloads"  # the only folder whose files a page hands out
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._move_on, name="queue", daemon=True)
         self._trouble = ""
@@ -81,7 +89,19 @@ class Server:
         self._over.set()
         self._thread.join()
         self.engine.close()
+        self.data.close()
+        self.readings.close()
         self._lock.close()
+
+    def warm_up(self) -> None:
+        """Start the engine in the background, so that the first question need not wait for it."""
+
+        def ping() -> None:
+            with suppress(StudioError):  # whoever asks next is told
+                self.engine.call("ping")
+
+        if self.engine.pid is None:
+            threading.Thread(target=ping, name="warm-up", daemon=True).start()
 
     def _move_on(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):

@@ -1,9 +1,11 @@
 """The only reader of the environment."""
 
 import os
+import re
 from pathlib import Path
 
 HOME_VARIABLE = "STUDIO_HOME"
+_ROOTS_VARIABLE = "STUDIO_MODEL_ROOTS"
 
 
 def studio_home() -> Path:
@@ -15,7 +17,22 @@ def studio_home() -> Path:
     return Path(os.environ.get(HOME_VARIABLE) or Path.home() / ".studio").expanduser().absolute()
 
 
+def model_roots() -> tuple[Path, ...]:
+    """Find the folders below which a person keeps model folders.
+
+    Returns:
+        The absolute folders of STUDIO_MODEL_ROOTS, separated as in PATH; default: none.
+    """
+    parts = os.environ.get(_ROOTS_VARIABLE, "").split(os.pathsep)
+    return tuple(
+        dict.fromkeys(
+            Path(os.path.expanduser(part.strip())).absolute() for part in parts if part.strip()
+        )
+    )
+
+
 _DEFAULTS = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",  # a token is used only where one is given
     "TOKENIZERS_PARALLELISM": "false",
@@ -34,6 +51,8 @@ _PLACES = {
     "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "TMPDIR",
     HOME_VARIABLE,
 }  # fmt: skip
+# Another Hub has no Xet store, and the library would not do without.
+_HAS_XET = re.compile(r"(https://(huggingface|hf)\.co/?)?")
 _PASSED_ON_FAMILIES = ("LC_", "OMP_", "MKL_")
 
 
@@ -52,6 +71,16 @@ def hub_token() -> str:
     return os.environ.get("HF_TOKEN", "").strip()
 
 
+def page_port() -> int:
+    """Read where Gradio pages usually listen.
+
+    Returns:
+        GRADIO_SERVER_PORT, or 7860.
+    """
+    text = os.environ.get("GRADIO_SERVER_PORT", "")
+    return int(text) if text.isdecimal() and 1024 <= int(text) < 65_536 else 7860
+
+
 def child_environment(*, offline: bool) -> dict[str, str]:
     """Choose what a child process sees of the environment.
 
@@ -68,4 +97,6 @@ def child_environment(*, offline: bool) -> dict[str, str]:
     }
     for name in _PLACES & passed_on.keys():  # the child stands in another folder
         passed_on[name] = str(Path(passed_on[name]).expanduser().absolute())
+    if not _HAS_XET.fullmatch(passed_on.get("HF_ENDPOINT", "")):
+        passed_on.setdefault("HF_HUB_DISABLE_XET", "1")
     return {**_DEFAULTS, **passed_on, **({"HF_HUB_OFFLINE": "1"} if offline else {})}

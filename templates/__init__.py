@@ -8,6 +8,8 @@
     builtin.py    the templates that ship with the studio
     render.py     Example + Template (+ chat template, demonstrations) -> text segments
     dataset.py    Dataset: the folder where prepare and plan meet
+    memory.py     how much memory there is, and keeping to a share of it
+    service.py    a resident child that answers questions in JSON lines
 
 This room imports neither data_prep nor engine, no torch and no database.
 """

@@ -86,14 +86,7 @@ def read_dataset(folder: Path) -> Dataset:
     Raises:
         DataError: no dataset is there, or its files were changed since prepare.
     """
-    path = folder / MANIFEST
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(
-            "There is no prepared data here", where=folder.name, fix="Run prepare first"
-        ) from None
-    dataset = parse(Dataset, content, where=f"{folder.name}/{MANIFEST}", error=DataError)
+    dataset = read_manifest(folder)
     for split, file in dataset.splits.items():
         part = folder / f"{split}.jsonl"
         if not part.is_file() or sha256_of_file(part) != file.sha256:
@@ -103,6 +96,27 @@ def read_dataset(folder: Path) -> Dataset:
                 fix="Run prepare again",
             )
     return dataset
+
+
+def read_manifest(folder: Path) -> Dataset:
+    """Read what a prepared folder says of itself, without a look at its splits.
+
+    Args:
+        folder: the dataset folder.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: no dataset is there.
+    """
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            "There is no prepared data here", where=folder.name, fix="Run prepare first"
+        ) from None
+    return parse(Dataset, content, where=f"{folder.name}/{MANIFEST}", error=DataError)
 
 
 def read_split(folder: Path, split: Split) -> list[Example]:

@@ -18,11 +18,19 @@ MAY_IMPORT = {
 OWNERS = {
     "gradio": ("studio/",),
     "duckdb": ("data_prep/database.py",),
+    "python_calamine": ("data_prep/workbook.py",),
     "torch": ("engine/", "starter/"),
     "transformers": ("engine/", "starter/"),
     "bitsandbytes": ("engine/quantise.py",),
     "sklearn": ("engine/",),
-    "huggingface_hub": ("engine/base_model.py",),
+    "huggingface_hub": (
+        "engine/base_model.py",
+        "engine/bases.py",
+        "engine/publishing/hub_upload.py",
+        "data_prep/hub_tables.py",
+    ),
+    "httpx2": ("engine/bases.py", "engine/publishing/hub_upload.py", "data_prep/hub_tables.py"),
+    "markdown_it": ("studio/pages/publish_card.py",),
     "typer": ("studio/",),
     "rich": ("studio/",),
 }
@@ -31,8 +39,10 @@ FORBIDDEN = {"peft", "trl", "pickle", "marshal", "shelve", "dill", "joblib"}
 TORCH_FREE = (
     "plan", "events", "attempts", "job_status", "jobs", "liveness", "model_folder",
     "checkpoints",
-    "planning/estimate", "planning/shown", "comparing/comparison",
+    "planning/estimate", "planning/shown", "planning/choices", "planning/advice", "bases",
+    "comparing/comparison",
     "publishing/publication", "publishing/card", "publishing/snippet",
+    "publishing/hub_upload", "publishing/published_files",
 )  # fmt: skip
 # Folders whose `__init__.py` is a sign that names every file.
 SIGNS = (

@@ -6,7 +6,7 @@ Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from engine.language_model import LanguageModel
 from engine.layers import ALL_LINEAR, choose_layers, put_module
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
-from engine.plan import Schedule
+from engine.plan import SIMPLE, Schedule
 from engine.quantise import NF4Linear, dequantise_linear
 from templates.errors import PlanError
 
@@ -25,15 +25,23 @@ from templates.errors import PlanError
 class Options(MethodOptions):
     """LoRA's own settings."""
 
-    rank: int = Field(default=8, ge=1, le=1024, title="Rank", description="R: width of the update.")
+    rank: int = Field(
+        default=8,
+        ge=1,
+        le=1024,
+        title="Rank",
+        description="R: width of the update. More can learn more, and takes more memory.",
+        json_schema_extra=SIMPLE,
+    )
     alpha: float = Field(
         default=16, gt=0, le=4096, title="Alpha", description="The update is scaled by alpha / R."
     )
     dropout: float = Field(
         default=0.0, ge=0, lt=1, title="Dropout", description="On the update's input, in training."
     )
-    targets: tuple[str, ...] = Field(
+    targets: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
         default=(ALL_LINEAR,),
+        max_length=100,
         title="Layers",
         description='Names of linear layers such as q_proj, or "all-linear".',
     )
@@ -210,6 +218,10 @@ SPEC = MethodSpec(
     rate_at_width=4096,
     attach=attach,
     detach=detach,
+    when_to_choose="Begin with this one. It learns nearly as well as training everything, needs "
+    "far less memory, and costs nothing when it answers.",
+    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
+    quality_place=1,
     initialise=initialise,
     merge=merge,
     export=export,

@@ -14,14 +14,19 @@ from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
-from engine.plan import Schedule
+from engine.plan import SIMPLE, Schedule
 
 
 class Options(MethodOptions):
     """Prompt tuning's own settings."""
 
     num_tokens: int = Field(
-        default=20, ge=1, le=512, title="Prompt tokens", description="P: 20 to 100 is typical."
+        default=20,
+        ge=1,
+        le=512,
+        title="Prompt tokens",
+        description="P: 20 to 100 is typical.",
+        json_schema_extra=SIMPLE,
     )
     start: Literal["vocabulary", "text", "random"] = Field(
         default="vocabulary",
@@ -30,6 +35,7 @@ class Options(MethodOptions):
     )
     text: str = Field(
         default="Classify the text.",
+        max_length=2000,
         title="Start text",
         description='Used where the start is "text"; repeated or cut to the prompt length.',
     )
@@ -162,6 +168,11 @@ SPEC = MethodSpec(
     schedule=Schedule(learning_rate=3e-2, epochs=10, patience=8),
     attach=attach,
     detach=detach,
+    when_to_choose="When one large base serves many small tasks, or when the result must be tiny. "
+    "It needs a base of several billion parameters to keep up with the others.",
+    servable_by=("transformers + peft",),
+    quality_place=4,
+    least_parameters=10_000_000_000,
     precisions=("fp32", "bf16", "nf4"),
     starts_as_base=False,
     initialise=initialise,

@@ -17,5 +17,8 @@ SPEC = replace(
     title="QLoRA",
     summary="LoRA over a base held in 4 bits: for models that would not fit otherwise.",
     paper="Dettmers et al. 2023, arXiv 2305.14314",
+    when_to_choose="When LoRA does not fit into memory. The base is held in a quarter of the "
+    "space, so training is slower and answers may be a little less exact.",
+    quality_place=3,
     precisions=("nf4",),
 )

@@ -25,6 +25,7 @@ class Architecture:
         frozen_bytes: what the frozen weights take in the planned precision.
         frozen_linear: weights of frozen linear layers.
         learned_linear: weights of linear layers that learn, the method's own included.
+        added_linear: weights of linear layers that the method adds.
         quantised_linear: weights held in 4 bits.
         num_layers: blocks.
         attention_width: heads times head width.
@@ -38,6 +39,7 @@ class Architecture:
     frozen_bytes: int
     frozen_linear: int
     learned_linear: int
+    added_linear: int
     quantised_linear: int
     num_layers: int
     attention_width: int
@@ -106,6 +108,11 @@ def look_at(
         frozen_bytes=frozen_bytes,
         frozen_linear=sum(size for key, size in linear.items() if key not in learned_ids),
         learned_linear=learned_linear,
+        added_linear=sum(
+            value.numel()
+            for value in model.parameters()
+            if value.dim() > 1 and id(value) not in base_parameters and id(value) not in tables
+        ),
         quantised_linear=sum(linear.values()) if precision == "nf4" else 0,
         num_layers=int(config.num_hidden_layers),
         attention_width=num_heads * head_width,

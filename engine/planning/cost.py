@@ -5,14 +5,16 @@ batches are the ones the trainer will draw. Time is a range: it depends on what 
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from engine.base_model import BaseFolder
 from engine.batches import epoch_batches
 from engine.encode import Encoded
-from engine.method import parse_options
+from engine.method import MethodOptions, parse_options
 from engine.methods import get_method
 from engine.plan import Precision, TrainPlan
 from engine.planning.activations import activation_bytes
@@ -157,7 +159,7 @@ def estimate(
     """
     spec = get_method(plan.method.name)
     options = parse_options(spec, plan.method.options)
-    architecture = look_at(base, spec, options, plan.base.precision)
+    architecture = _architecture(base, spec.name, options, plan.base.precision)
     virtual = spec.num_virtual_tokens(options) if spec.num_virtual_tokens else 0
     kept, blockers, warnings = _within_limit(plan, architecture.context_tokens, lengths, virtual)
     validation, more_blockers, more_warnings = _within_limit(
@@ -172,16 +174,7 @@ def estimate(
     widest = max(
         (batch for batches in drawn for batch in batches), key=lambda b: b.rows * b.num_tokens
     )
-    activations = activation_bytes(
-        architecture.config,
-        spec,
-        options,
-        plan.base.precision,
-        batch_size=widest.rows,
-        num_tokens=widest.num_tokens,
-        num_columns=widest.num_columns,
-        padded=widest.padded,
-    )
+    activations = _activations(base, spec.name, options, plan.base.precision, widest)
     memory = _memory(architecture, widest, activations, hardware)
     steps = num_steps(len(kept), plan.schedule, plan.limits.max_steps)
     per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
@@ -211,6 +204,7 @@ def estimate(
         epoch_tokens=sum(item.num_tokens + virtual for item in kept),
         epoch_supervised_tokens=sum(item.num_supervised for item in kept),
         num_steps=steps,
+        inference_overhead_ratio=_overhead_ratio(architecture, kept, virtual),
         flops=passes * epoch_flops + evaluations * scored_flops,
         low_seconds=seconds * _FAST_RATIO,
         high_seconds=seconds * _SLOW_RATIO * hardware.busy_ratio,
@@ -219,6 +213,33 @@ def estimate(
     )
     return result.model_copy(
         update={"blockers": (*result.blockers, *_memory_blockers(result, plan, widest))}
+    )
+
+
+@lru_cache(maxsize=64)  # a form is estimated again at every change, and few change this
+def _architecture(
+    base: BaseFolder, method: str, options: MethodOptions, precision: Precision
+) -> Architecture:
+    return look_at(base, get_method(method), options, precision)
+
+
+@lru_cache(maxsize=1024)
+def _activations(
+    base: BaseFolder,
+    method: str,
+    options: MethodOptions,
+    precision: Precision,
+    widest: _MicroBatch,
+) -> int:
+    return activation_bytes(
+        _architecture(base, method, options, precision).config,
+        get_method(method),
+        options,
+        precision,
+        batch_size=widest.rows,
+        num_tokens=widest.num_tokens,
+        num_columns=widest.num_columns,
+        padded=widest.padded,
     )
 
 
@@ -300,6 +321,20 @@ def _flops(architecture: Architecture, batch: _MicroBatch, *, training: bool) ->
         return 2.0 * (frozen + learned) * tokens + attention + head
     linear = training_flops_per_token(frozen, learned) * tokens
     return linear + 3.5 * attention + head * (3 if architecture.head_learns else 2)
+
+
+def _overhead_ratio(
+    architecture: Architecture, lengths: Sequence[ItemLength], virtual: int
+) -> float:
+    """Compare with the base alone: longer prompts, and products that the method adds.
+
+    A prompt of T tokens passes N weights each; with P virtual tokens and M added weights the work
+    is (T + P) (N + M) instead of T N. Attention, which also grows with P, is left out.
+    """
+    prompt = statistics.median(item.num_tokens - item.num_answer_tokens for item in lengths)
+    base = architecture.frozen_linear + architecture.learned_linear - architecture.added_linear
+    longer = 1 + virtual / max(prompt, 1)
+    return longer * (1 + architecture.added_linear / (base + architecture.head_weights)) - 1
 
 
 def _seconds(

@@ -56,6 +56,9 @@ class CostEstimate(Value):
     epoch_tokens: int = Field(description="Tokens read in one pass, without padding.")
     epoch_supervised_tokens: int = Field(description="Tokens the loss sees in one pass.")
     num_steps: int = Field(description="Optimizer steps if patience does not end the run.")
+    inference_overhead_ratio: float = Field(
+        default=0.0, description="Extra work to answer one request, before any merging."
+    )
     flops: float = Field(description="Arithmetic of all steps and evaluations.")
     low_seconds: float = Field(description="The run on a machine with nothing else to do.")
     high_seconds: float = Field(description="The run on a busy machine.")

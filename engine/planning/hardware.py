@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.planning.estimate import Hardware
+from templates.memory import memory_bytes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGEST_TRUE_FP32_ERROR = 1e-6  # fp32 rounding gives 2e-7 to 4e-7, bf16 3e-3
@@ -193,40 +194,6 @@ def _median_seconds(
             torch.cuda.synchronize(device)
         times.append(clock() - before)
     return statistics.median(times)
-
-
-def memory_bytes() -> tuple[int, int]:
-    """Find how much memory this process may use.
-
-    Returns:
-        Available and total bytes; less than the machine's where a control group allows less.
-    """
-    machine = psutil.virtual_memory()
-    available, total = int(machine.available), int(machine.total)
-    limit, used = _control_group_bytes()
-    if limit is None or limit >= total:
-        return available, total
-    return max(0, min(available, limit - used)), limit
-
-
-def _control_group_bytes() -> tuple[int | None, int]:
-    """Read limit and use of this process's control group, version 2 and then 1."""
-    for limit_file, used_file in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        (
-            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-            "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        ),
-    ):
-        try:
-            with (
-                open(limit_file, encoding="ascii") as limit,
-                open(used_file, encoding="ascii") as used,
-            ):
-                return int(limit.read()), int(used.read())
-        except (OSError, ValueError):  # no such file, or "max": no limit
-            continue
-    return None, 0
 
 
 def _processor_name() -> str:

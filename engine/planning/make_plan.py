@@ -1,18 +1,20 @@
 """From a person's choices to a plan that can run, and what it will cost."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
-from engine.base_model import STARTER, load_reader, load_skeleton, locate_base
-from engine.method import MethodSpec, parse_options
+from engine.base_model import load_skeleton, locate_base
+from engine.method import MethodOptions, MethodSpec, parse_options
 from engine.methods import get_method
 from engine.plan import BaseChoice, Limits, MethodChoice, Precision, Schedule, TrainPlan
+from engine.planning.choices import EstimateRequest
 from engine.planning.cost import estimate
 from engine.planning.estimate import CostEstimate, Hardware
+from engine.planning.ground import Ground, lay_ground
 from engine.planning.hardware import measure_hardware
-from engine.planning.preview import measure_lengths
-from templates.dataset import Dataset, read_split
+from templates.dataset import Dataset
 from templates.errors import PlanError
 from templates.values import Value, parse
 
@@ -57,44 +59,103 @@ def make_plan(
     Raises:
         PlanError: an option, schedule value, limit or combination is not possible.
     """
-    spec = get_method(method_name)
-    chosen = parse_options(spec, _from_text(spec.options, options or {}, "option"))
-    precision = _checked_precision(spec, precision)
-    limits = _changed(Limits(), limits_changes or {}, "limits")
-    _schedule(spec, schedule_changes or {}, 0)  # a wrong value is refused before a base is opened
-    base = locate_base(base_reference, revision)
-    reader = load_reader(base)
-    schedule = _schedule(spec, schedule_changes or {}, int(reader.model.config.hidden_size))
-    spec.attach(load_skeleton(base), chosen)  # a rank above a layer is refused before data is read
-    # A relative folder would name another model as soon as somebody works elsewhere.
-    is_folder = base_reference != STARTER and not base.revision
-    content = {
-        "base": BaseChoice(
-            id=str(base.path.resolve()) if is_folder else base_reference,
-            revision=base.revision,
-            fingerprint=base.fingerprint,
-            precision=precision,
-        ),
-        "dataset_id": dataset.id,
-        "dataset_sha256": dataset.sha256,
-        "method": MethodChoice(name=spec.name, options=chosen.model_dump(mode="json")),
-        "schedule": schedule,
-        "limits": limits,
-        "seed": seed,
-    }
-    plan = parse(TrainPlan, content, where="plan", error=PlanError)
-    train, validation = (
-        measure_lengths(reader, read_split(dataset_folder, split), dataset.template)
-        for split in ("train", "validation")
+    choices = _Choices.of(
+        method_name, options or {}, schedule_changes or {}, limits_changes or {}, precision, seed
     )
-    if not train or not validation:
-        raise PlanError(
-            "Training needs rows to learn from and rows to validate on",
-            where=dataset.id,
-            fix="Prepare the data with a larger training or validation share",
+    base = locate_base(base_reference, revision)
+    # A rank above a layer is refused before data is read.
+    choices.spec.attach(load_skeleton(base), choices.options)
+    ground = lay_ground(dataset, dataset_folder, base)
+    return choices.on(ground, hardware or measure_hardware())
+
+
+def plan_on(
+    ground: Ground, request: EstimateRequest, hardware: Hardware
+) -> tuple[TrainPlan, CostEstimate]:
+    """Do what `make_plan` does, where data and base are open already.
+
+    Args:
+        ground: data and base; those in the request are not looked at.
+        request: the choices.
+        hardware: what to plan for.
+
+    Returns:
+        The plan and its cost.
+    """
+    return _Choices.of_request(request).on(ground, hardware)
+
+
+def check_choices(request: EstimateRequest) -> None:
+    """Refuse a wrong value before a base is opened or data is read.
+
+    Args:
+        request: the choices.
+    """
+    _Choices.of_request(request)
+
+
+@dataclass(frozen=True)
+class _Choices:
+    """What a person chose, checked as far as that is possible without a base."""
+
+    spec: MethodSpec
+    options: MethodOptions
+    schedule: Mapping[str, Any]
+    limits: Limits
+    precision: Precision
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        method_name: str,
+        options: Mapping[str, Any],
+        schedule: Mapping[str, Any],
+        limits: Mapping[str, Any],
+        precision: Precision | None,
+        seed: int,
+    ) -> "_Choices":
+        spec = get_method(method_name)
+        chosen = parse_options(spec, _from_text(spec.options, options, "option"))
+        held = _checked_precision(spec, precision)
+        limited = _changed(Limits(), limits, "limits")
+        _schedule(spec, schedule, 0)
+        return cls(spec, chosen, schedule, limited, held, seed)
+
+    @classmethod
+    def of_request(cls, request: EstimateRequest) -> "_Choices":
+        return cls.of(
+            request.method,
+            request.options,
+            request.schedule,
+            request.limits,
+            request.precision,
+            request.seed,
         )
-    machine = hardware or measure_hardware()
-    return plan, estimate(plan, base, train, machine, validation_lengths=validation)
+
+    def on(self, ground: Ground, hardware: Hardware) -> tuple[TrainPlan, CostEstimate]:
+        """Pin what the run depends on."""
+        content = {
+            "base": BaseChoice(
+                id=ground.base_id,
+                revision=ground.base.revision,
+                fingerprint=ground.base.fingerprint,
+                precision=self.precision,
+            ),
+            "dataset_id": ground.dataset.id,
+            "dataset_sha256": ground.dataset.sha256,
+            "method": MethodChoice(
+                name=self.spec.name, options=self.options.model_dump(mode="json")
+            ),
+            "schedule": _schedule(self.spec, self.schedule, ground.width),
+            "limits": self.limits,
+            "seed": self.seed,
+        }
+        plan = parse(TrainPlan, content, where="plan", error=PlanError)
+        cost = estimate(
+            plan, ground.base, ground.train, hardware, validation_lengths=ground.validation
+        )
+        return plan, cost
 
 
 def _checked_precision(spec: MethodSpec, precision: Precision | None) -> Precision:

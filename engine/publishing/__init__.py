@@ -9,4 +9,5 @@ prompt_format.py     how to ask the model, in words for others
 card.py              the model card, with what was measured
 snippet.py           code that runs as it stands in the card
 published_files.py   hashes and zip
+hub_upload.py        a folder onto the Hub, as one commit or not at all
 """

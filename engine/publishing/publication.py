@@ -26,6 +26,19 @@ class PublishedFile(Value):
     sha256: str
 
 
+class HubCommit(Value):
+    """Where a folder is on the Hub."""
+
+    url: str
+    repo_id: str
+    commit: str = Field(description="The commit at which every file was found as it is here.")
+    revision_parent: str = Field(
+        description="The commit before; the same one where everything was there already."
+    )
+    is_new_repo: bool
+    private: bool
+
+
 class Publication(Value):
     """What went where, and the proof that it computes what was measured."""
 
@@ -38,6 +51,7 @@ class Publication(Value):
     )  # fmt: skip
     effect: float = Field(ge=0, description="Largest difference of a logit that training made.")
     archive: PublishedFile | None = Field(default=None, description="The zip beside the folder.")
+    hub: HubCommit | None = Field(default=None, description="None: it is on this machine only.")
 
 
 class PublishedBase(Value):

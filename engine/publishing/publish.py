@@ -11,13 +11,14 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from engine.base_model import STARTER, BaseFolder, load_skeleton
+from engine.base_model import BaseFolder, load_skeleton
 from engine.checkpoint_tensors import read_learned
 from engine.checkpoints import Checkpoint, best_checkpoint
 from engine.comparing.comparison import Comparison
 from engine.language_model import LanguageModel
 from engine.method import MethodSpec, count_parameters, load_trained, parse_options, trainable
 from engine.methods import get_method
+from engine.model_folder import STARTER
 from engine.plan import TrainPlan
 from engine.publishing.adapter_folder import load_adapter, write_adapter
 from engine.publishing.card import write_card

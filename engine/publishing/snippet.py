@@ -1,11 +1,15 @@
-"""Python that asks a published model exactly as it was asked when it was measured. Free of torch.
+"""Code that asks a published model exactly as it was asked when it was measured. Free of torch.
 
 Every text of the person or of the data enters as a literal, so that it is never read as code.
 """
 
+import json
 import pprint
 import re
+import shlex
+from collections.abc import Mapping
 from pathlib import PurePath
+from typing import NamedTuple
 
 from engine.publishing.publication import PromptFormat, PublishedBase, RunRecord
 from templates.render import DEMONSTRATION_BREAK
@@ -13,6 +17,43 @@ from templates.template import Template
 
 _PLACEHOLDER = "Write your text here."
 _SLOT = re.compile(r"\{(\w+)\}")
+_LORA_METHODS = ("lora", "qlora")
+# vLLM keeps room for adapters of a rank that it knows, 16 if it is not told.
+_VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
+_SERVED_NAME = "tuned"
+
+
+class Snippet(NamedTuple):
+    """Code to copy.
+
+    Attributes:
+        language: for highlighting, such as "python".
+        code: the text.
+    """
+
+    language: str
+    code: str
+
+
+def snippets(record: RunRecord) -> Mapping[str, Snippet]:
+    """Write how to use a published model, in each way that its form and method allow.
+
+    Args:
+        record: what was published.
+
+    Returns:
+        By title, the best known first. Paths are those next to where the published folder lies.
+    """
+    if record.form == "merged":
+        return {
+            "transformers": Snippet("python", usage_code(record)),
+            "vLLM": Snippet("bash", _vllm(record)),
+            "Ollama": Snippet("bash", _ollama(record)),
+        }
+    written = {"transformers + peft": Snippet("python", usage_code(record))}
+    if record.plan.method.name in _LORA_METHODS and _rank(record) <= _VLLM_RANKS[-1]:
+        written["vLLM"] = Snippet("bash", _vllm(record))
+    return written
 
 
 def usage_code(record: RunRecord) -> str:
@@ -191,3 +232,94 @@ def _choosing(prompt: PromptFormat) -> str:
 
 def _literal(value: object) -> str:
     return pprint.pformat(value, width=88, sort_dicts=False)
+
+
+def _rank(record: RunRecord) -> int:
+    return int(record.plan.method.options.get("rank", _VLLM_RANKS[0]))
+
+
+def _vllm(record: RunRecord) -> str:
+    model = f"./{record.folder}"
+    serve = ["vllm", "serve", model]
+    if record.form == "adapter":
+        serve = ["vllm", "serve", base_reference(record.base)]
+        if record.base.is_on_hub:
+            serve += ["--revision", record.base.revision]
+        rank = next(known for known in _VLLM_RANKS if known >= _rank(record))
+        serve += ["--enable-lora", "--max-lora-rank", str(rank)]
+        serve += ["--lora-modules", f"{_SERVED_NAME}={model}"]
+        model = _SERVED_NAME
+    prompt = record.prompt
+    asked = {"model": model, "max_tokens": prompt.max_new_tokens, "temperature": 0}
+    if prompt.stop:
+        asked["stop"] = [prompt.stop]
+    if prompt.layout == "raw":
+        place, asked["prompt"] = "completions", _example(prompt) + prompt.template.separator
+        asked["add_special_tokens"] = bool(prompt.opening_ids)
+    else:
+        place = "chat/completions"
+        asked["messages"] = [{"role": "user", "content": _example(prompt)}]
+    lines = [
+        " ".join(_in_shell(word) for word in serve),
+        "",
+        "# Then, in another terminal:",
+        f"curl http://localhost:8000/v1/{place} \\",
+        "  -H 'Content-Type: application/json' \\",
+        f"  -d {_in_shell(json.dumps(asked))}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _ollama(record: RunRecord) -> str:
+    prompt = record.prompt
+    modelfile = [f"FROM ./{record.folder}"]
+    before, asked, after = prompt.prompt.partition(_example(prompt, slots=True))
+    if asked:  # else the chat template changes what it is given; Ollama then guesses a template
+        template = f"{_in_go(before)}{{{{ .Prompt }}}}{_in_go(after)}"
+        modelfile.append(f'TEMPLATE """{template}"""')
+    if _is_visible(prompt.stop) and '"""' not in prompt.stop:  # no escapes exist there
+        modelfile.append(f'PARAMETER stop """{prompt.stop}"""')
+    modelfile += [f"PARAMETER num_predict {prompt.max_new_tokens}", "PARAMETER temperature 0"]
+    lines = [
+        "printf '%s\\n' \\",
+        *(f"  {_in_shell(line)} \\" for line in modelfile),
+        "  > Modelfile",
+        f"ollama create {_SERVED_NAME} -f Modelfile",
+        f"ollama run {_SERVED_NAME} {_in_shell(_example(prompt))}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _example(prompt: PromptFormat, *, slots: bool = False) -> str:
+    """What a person asks, worded, with a placeholder or with the slots in braces."""
+    template = prompt.template
+    if template.task == "chat":
+        return "{message}" if slots else _PLACEHOLDER
+    return template.fill(
+        {name: f"{{{name}}}" if slots else _PLACEHOLDER for name in template.slots}
+    )
+
+
+def _in_go(text: str) -> str:
+    """Text as an action of Ollama's template language that writes it."""
+    special = {"\n": r"\n", "\\": r"\\", '"': r"\""}
+    letters = (
+        special.get(letter) or (letter if letter.isprintable() else f"\\U{ord(letter):08x}")
+        for letter in text
+    )
+    return f'{{{{ "{"".join(letters)}" }}}}' if text else ""
+
+
+def _in_shell(text: str) -> str:
+    """Text as one word of bash or zsh, without a letter that cannot be seen."""
+    if _is_visible(text):
+        return shlex.quote(text)
+    letters = (
+        letter if letter.isprintable() and letter not in "'\\" else f"\\U{ord(letter):08x}"
+        for letter in text
+    )
+    return "$'" + "".join(letters) + "'"
+
+
+def _is_visible(text: str) -> bool:
+    return all(letter.isprintable() or letter == "\n" for letter in text)

@@ -19,6 +19,7 @@ from templates.files import disk_errors
 
 LOG = "worker.log"
 HELLO = b"+"
+_ONLINE = ("fetch", "download")
 _ROOT = Path(__file__).parents[2]
 _HELLO_SECONDS = 30.0
 _children: list[subprocess.Popen[bytes]] = []
@@ -48,7 +49,7 @@ def launch_process(home: Path, job: Job, *, until_step: int = 0, token: str = ""
         token: for the Hub; goes through a pipe, never into a file or argument.
     """
     reading, writing = os.pipe()
-    environment = child_environment(offline=job.kind != "fetch") | {HOME_VARIABLE: str(home)}
+    environment = child_environment(offline=job.kind not in _ONLINE) | {HOME_VARIABLE: str(home)}
     command = [sys.executable, "-m", "studio.jobs.worker", job.id, "--hello", str(writing)]
     try:
         with disk_errors("the worker's log"), (job.folder / LOG).open("ab") as log:

@@ -12,7 +12,7 @@ from templates.errors import RunError
 from templates.values import Value, parse
 
 DEVICE = "cpu"  # models are computed there; each further device will be a lane of its own
-TABLE = "table"  # the file that a predict job brings along
+TABLE = "table"  # the file that a predict job brings along, and a download job leaves
 
 
 class Tracker(StrEnum):
@@ -37,6 +37,9 @@ class TrainRequest(Value):
     plan: TrainPlan
     estimated_peak_bytes: int = Field(default=0, ge=0, description="0: nobody estimated it.")
     memory_available_bytes: int = Field(default=0, ge=0, description="When it was estimated.")
+    num_samples: int = Field(
+        default=3, ge=0, le=10, description="Validation examples to answer as it learns."
+    )
     trackers: tuple[Tracker, ...] = Field(default=(), description="Beside metrics.csv.")
     sweep_id: str = Field(
         default="",
@@ -63,13 +66,23 @@ class PredictRequest(Value):
 
 
 class PublishRequest(Value):
-    """Write a tuned model as a folder others can load."""
+    """Write a tuned model as a folder others can load, and perhaps send it to the Hub."""
 
     run_id: str
     form: Form | None = None
     name: str
     to: str = Field(default="", description="Absolute new folder; empty: `model` in the job's own.")
     zipped: bool = False
+    publication_id: str = Field(
+        default="",
+        pattern=r"^(publish-[0-9a-z-]+)?$",
+        description="Send what this publish job wrote, instead of writing it anew.",
+    )
+    repo_id: str = Field(default="", description="Such as user/name; empty: not to the Hub.")
+    private: bool = Field(default=True, description="Whether only its owner may see it there.")
+    acknowledged: tuple[str, ...] = Field(
+        default=(), description="Ids of findings that may be published all the same."
+    )
 
 
 class FetchRequest(Value):
@@ -79,8 +92,23 @@ class FetchRequest(Value):
     revision: str = ""
 
 
+class DownloadRequest(Value):
+    """Bring a table of a Hub data set into the job's folder, as the file `table`."""
+
+    data_set: str = Field(description="Such as owner/name.")
+    configuration: str = Field(default="", description="Empty: the first one.")
+    split: str = Field(default="", description="Empty: the one to train with.")
+    revision: str = Field(default="", description="Branch, tag or commit; empty: the newest.")
+
+
 Request = (
-    PrepareRequest | TrainRequest | CompareRequest | PredictRequest | PublishRequest | FetchRequest
+    PrepareRequest
+    | TrainRequest
+    | CompareRequest
+    | PredictRequest
+    | PublishRequest
+    | FetchRequest
+    | DownloadRequest
 )
 REQUESTS: dict[JobKind, type[Request]] = {
     "prepare": PrepareRequest,
@@ -89,6 +117,7 @@ REQUESTS: dict[JobKind, type[Request]] = {
     "predict": PredictRequest,
     "publish": PublishRequest,
     "fetch": FetchRequest,
+    "download": DownloadRequest,
 }
 
 
@@ -119,7 +148,9 @@ def lane_of(request: Request) -> str:
     """
     if isinstance(request, PrepareRequest):
         return "data"
-    return "network" if isinstance(request, FetchRequest) else DEVICE
+    only_sends = isinstance(request, PublishRequest) and request.publication_id
+    is_online = only_sends or isinstance(request, FetchRequest | DownloadRequest)
+    return "network" if is_online else DEVICE
 
 
 def kind_of(request: Request) -> JobKind:

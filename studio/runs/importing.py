@@ -297,7 +297,7 @@ def _is_plausible(stamped: Stamped) -> bool:
     """Whether its values are of their kinds: a JSON line may say anything."""
     values = vars(stamped.event)
     try:
-        _EVENTS[type(stamped.event)].validate_json(json.dumps(values), strict=True)
+        _EVENTS[type(stamped.event)].validate_json(json.dumps(values, default=vars), strict=True)
     except ValidationError:
         return False
     numbers = [stamped.monotonic_seconds, *values.values()]

@@ -10,6 +10,7 @@ from studio.verbs.compare import compare
 from studio.verbs.demo import demo
 from studio.verbs.fetch import fetch
 from studio.verbs.jobs import VERBS
+from studio.verbs.open import open_page
 from studio.verbs.plan import plan
 from studio.verbs.predict import predict
 from studio.verbs.prepare import prepare
@@ -32,6 +33,7 @@ app = typer.Typer(
 for command in (upload, prepare, plan, fetch, train, sweep, compare, publish, predict, serve, demo):
     app.command()(verb(command))
 app.command("try")(verb(try_prompt))
+app.command("open")(verb(open_page))
 jobs = typer.Typer(
     help="Everything that waits, runs or is done: watch, stop, go on, name, compare, delete.",
     no_args_is_help=True,

@@ -9,7 +9,7 @@ from engine.plan import Limits, Precision, Schedule, write_plan
 from engine.planning.estimate import CostEstimate
 from studio.doing import fetched
 from studio.home import Home
-from studio.records import keep_estimate
+from studio.planning import keep_plan
 from studio.screen import say, say_json, say_table
 from studio.verbs.upload import Json
 from templates.dataset import read_dataset
@@ -73,33 +73,24 @@ def plan(
         revision=revision,
         seed=seed,
     )
-    if estimate.blockers and not force:
-        raise PlanError(
-            estimate.blockers[0].removesuffix("."),
-            where="estimate",
-            fix="Change the plan, or keep it all the same with --force",
-        )
-    path = home.new("plan").with_suffix(".yaml")
+    plan_id = keep_plan(home, value, estimate, force=force)
     if save is not None:
         write_atomically(save, write_plan(value, as_json=save.suffix == ".json"))
-    write_atomically(path, write_plan(value))
-    keep_estimate(home, value, estimate)
-    home.mark_latest("plan", path.stem)
     if json:
         say_json(
             {
-                "id": path.stem,
+                "id": plan_id,
                 "plan": value.model_dump(mode="json"),
                 "estimate": estimate.model_dump(mode="json"),
             }
         )
-        return path.stem
+        return plan_id
     settings = _settings(value.model_dump(mode="json"))
     shown = [(name, _shown(setting)) for name, setting in settings]
-    say_table(f"Plan {path.stem}", ("setting", "value"), shown)
+    say_table(f"Plan {plan_id}", ("setting", "value"), shown)
     _say_estimate(estimate)
-    say(f"Next: python app.py train {path.stem}")
-    return path.stem
+    say(f"Next: python app.py train {plan_id}")
+    return plan_id
 
 
 def sort_options(

@@ -6,11 +6,12 @@ from types import FrameType
 
 from studio.home import Home
 from studio.screen import say
-from studio.server import Server
 
 
 def serve() -> None:
     """Run queued jobs as their turn comes, until Ctrl-C; jobs that run then go on."""
+    from studio.server import Server  # noqa: PLC0415
+
     over = threading.Event()
 
     def hear(number: int, frame: FrameType | None) -> None:

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from engine.plan import check_dataset, read_plan
+from engine.plan import read_plan
 from studio.doing import watch
 from studio.home import Home
 from studio.jobs.queue import Queue
-from studio.jobs.requests import Tracker, TrainRequest
-from studio.records import finished_sentence, kept_estimate, planned
+from studio.jobs.requests import Tracker
+from studio.jobs.training import request_to_train
+from studio.records import finished_sentence, planned
 from studio.screen import say, say_json
 from studio.verbs.upload import Json
-from templates.dataset import read_dataset
 
 Detach = Annotated[
     bool, typer.Option("--detach", help="Put it into the line and return; see app.py jobs.")
@@ -39,15 +39,7 @@ def train(
     if resume is None:
         path = Path(plan) if Path(plan).is_file() else home.find("plan", plan)
         value = read_plan(path)
-        check_dataset(value, read_dataset(home.find("dataset", value.dataset_id)))
-        estimate = kept_estimate(home, value)
-        request = TrainRequest(
-            plan=value,
-            estimated_peak_bytes=estimate.peak_memory_bytes if estimate else 0,
-            memory_available_bytes=estimate.memory_available_bytes if estimate else 0,
-            trackers=tuple(track or ()),
-        )
-        job = queue.submit(request)
+        job = queue.submit(request_to_train(home, value, trackers=track or ()))
     else:
         job = home.find_job(home.find("train", resume).name)
         planned(job)

@@ -7,15 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from engine.jobs import Job
-from studio.engine_service import Answer, EngineService
+from studio.child_service import Answer
+from studio.engine_service import EngineService
 from studio.home import Home
-from studio.records import planned, require_finished
 from studio.screen import err, out, say, say_json, say_table, visible
 from studio.verbs.upload import Json
-from templates.dataset import read_dataset
 from templates.errors import DataError
-from templates.example import Example, Turn
 from templates.template import Template
 
 _TITLES = {"base": "Base, task described", "tuned": "Tuned"}
@@ -34,22 +31,13 @@ def try_prompt(
     json: Json = False,
 ) -> None:
     """Let the base and a tuned model answer one text."""
-    from data_prep.prepare import rewrite_new_rows  # noqa: PLC0415
+    from studio.trying import tried_dataset, tried_example, try_arguments  # noqa: PLC0415
 
     home = Home()
-    job = Job(home.find("train", run))
-    require_finished(job)
-    dataset_folder = home.find("dataset", planned(job).dataset_id)
-    template = read_dataset(dataset_folder).template
-    [example] = rewrite_new_rows(dataset_folder, [_example(template, text, field or [])])
-    request = {
-        "run_folder": job.folder.absolute(),
-        "dataset_folder": dataset_folder.absolute(),
-        "fields": dict(example.fields),
-        "turns": [{"role": turn.role, "content": turn.content} for turn in example.turns],
-        "max_new_tokens": max_new_tokens,
-        "device_lock": home.lock("cpu").absolute(),
-    }
+    run_id = home.find("train", run).name
+    template = tried_dataset(home, run_id).template
+    example = tried_example(template, _texts(template, text, field or []))
+    request = try_arguments(home, run_id, example, max_new_tokens=max_new_tokens)
     with EngineService(log=home.root / "engine-try.log") as engine:
         answer = engine.stream("try", request)
         if json:
@@ -58,15 +46,15 @@ def try_prompt(
         else:
             _show_parts(answer)
     if json:
-        say_json({"run": job.id, **answer.result})
+        say_json({"run": run_id, **answer.result})
         return
     _show_result(answer.result)
 
 
-def _example(template: Template, text: str, further: Sequence[str]) -> Example:
-    """Put the texts into the fields of the task; the bare one goes to the first without its own."""
+def _texts(template: Template, text: str, further: Sequence[str]) -> dict[str, str]:
+    """Name the texts by the task's fields; the bare one goes to the first without its own."""
     if template.task == "chat":
-        return Example(turns=(Turn("user", text),), source_rows=(1,))
+        return {"user": text}
     fields = {}
     for given in further:
         name, sign, value = given.partition("=")
@@ -83,7 +71,7 @@ def _example(template: Template, text: str, further: Sequence[str]) -> Example:
             where=text[:40],
             fix="Leave out one --field, or give it as the text",
         )
-    return Example(fields={(needed or free)[0]: text, **fields}, source_rows=(1,))
+    return {(needed or free)[0]: text, **fields}
 
 
 def _show_parts(answer: Answer) -> None:

@@ -7,7 +7,7 @@ from engine.planning.hardware import prepare_process
 from engine.runs import load_run, open_planned_base
 from studio.jobs.context import Context
 from studio.jobs.requests import CompareRequest
-from studio.records import COMPARISON, PREDICTIONS
+from studio.records import COMPARISON, PREDICTIONS, test_looks_path
 from studio.work.tuned_run import open_tuned_run
 from templates.dataset import read_dataset, read_split, record_test_look
 
@@ -31,7 +31,7 @@ def run(request: CompareRequest, context: Context) -> tuple[str, ...]:
     base = load_base(open_planned_base(plan), plan.base.precision)
     test = read_split(finished.dataset_folder, "test")
     looks = record_test_look(
-        home.root / "test_looks" / f"{dataset.upload_sha256}.jsonl",
+        test_looks_path(home, dataset),
         {row for example in test for row in example.source_rows},
         context.job.id,
     )

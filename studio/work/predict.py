@@ -1,11 +1,7 @@
 """A tuned model answers the rows of a new table."""
 
-import csv
-import io
 import itertools
-import re
 from collections.abc import Collection
-from typing import Any
 
 from data_prep.mapping import examples_for_prediction
 from data_prep.prepare import rewrite_new_rows
@@ -18,16 +14,15 @@ from engine.comparing.prompting import (
 )
 from engine.planning.hardware import prepare_process
 from engine.runs import load_run
+from studio.answer_files import as_csv, as_jsonl
 from studio.jobs.context import Context
 from studio.jobs.requests import TABLE, PredictRequest
 from studio.records import PREDICTED, Predicted
 from studio.work.tuned_run import open_tuned_run
 from templates.dataset import read_dataset, read_split
-from templates.files import canonical_json, write_atomically
+from templates.files import write_atomically
 
 ANSWERS = "answers"
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_NUMBER = re.compile(r"[+-]?\d+([.,]\d+)?")
 
 
 def run(request: PredictRequest, context: Context) -> tuple[str, ...]:
@@ -69,31 +64,11 @@ def run(request: PredictRequest, context: Context) -> tuple[str, ...]:
         for row, answer in zip(rows, answers, strict=True)
     ]
     file = f"{ANSWERS}.{request.form}"
-    content = _as_csv(results) if request.form == "csv" else _as_jsonl(results)
+    content = as_csv(results) if request.form == "csv" else as_jsonl(results)
     write_atomically(context.job.folder / file, content)
     predicted = Predicted(rows=len(results), cut=len(prompts.cut), file=file)
     write_atomically(context.job.folder / PREDICTED, predicted.model_dump_json())
     return (file, PREDICTED)
-
-
-def _as_jsonl(results: list[dict[str, Any]]) -> str:
-    return "".join(canonical_json(result) + "\n" for result in results)
-
-
-def _as_csv(results: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_no_formula(name) for name in results[0]])
-    for result in results:
-        writer.writerow([_no_formula(str(cell)) for cell in result.values()])
-    return text.getvalue()
-
-
-def _no_formula(cell: str) -> str:
-    """Keep a spreadsheet from running what a cell says; a number stays a number."""
-    if not cell.startswith(_FORMULA_STARTS) or _NUMBER.fullmatch(cell):
-        return cell
-    return f"'{cell}"
 
 
 def _free_name(name: str, taken: Collection[str]) -> str:

@@ -5,10 +5,12 @@ from contextlib import closing
 from engine.events import Noticed
 from engine.planning.hardware import prepare_process
 from engine.runs import assemble
-from engine.trainer import train
+from engine.sampling import Sampler, open_sampler
+from engine.trainer import Training, train
 from studio.jobs.context import Context
 from studio.jobs.requests import TrainRequest
 from studio.jobs.trackers import open_trackers
+from templates.errors import StudioError
 
 
 def run(request: TrainRequest, context: Context) -> None:
@@ -25,13 +27,27 @@ def run(request: TrainRequest, context: Context) -> None:
         context.progress(0.0, "loading the base")
         dataset = context.home.find("dataset", plan.dataset_id)
         training = assemble(plan, dataset, job.checkpoints)
+        sampler = _sampler(request, training, context)
         num_noticed = 0
         with context.stop.deferred():
             for event in train(
-                training, should_stop=context.stop.asked, pause_at_step=context.until_step
+                training,
+                should_stop=context.stop.asked,
+                pause_at_step=context.until_step,
+                sampler=sampler,
             ):
                 trackers.write(event)
                 for notice in trackers.notices()[num_noticed:]:
                     context.attempt.write(Noticed(notice))
                     num_noticed += 1
                 context.attempt.write(event)
+
+
+def _sampler(request: TrainRequest, training: Training, context: Context) -> Sampler | None:
+    """Prepare what is only shown: where that cannot be, the training goes on without."""
+    folder = context.home.find("dataset", request.plan.dataset_id)
+    try:
+        return open_sampler(training.language_model, folder, request.num_samples)
+    except StudioError as error:
+        context.attempt.write(Noticed(f"No answers are shown during training: {error}"))
+        return None

@@ -15,6 +15,7 @@ from data_prep.splits import SplitOptions
 from data_prep.upload import read_upload
 from templates.builtin import TEMPLATES
 from templates.errors import DataError
+from tests.data_prep.workbooks import cell, sheet, table_sheet, workbook
 
 _ZIP = io.BytesIO()
 with zipfile.ZipFile(_ZIP, "w") as _archive:
@@ -22,6 +23,36 @@ with zipfile.ZipFile(_ZIP, "w") as _archive:
 _XLSX = io.BytesIO()
 with zipfile.ZipFile(_XLSX, "w") as _archive:
     _archive.writestr("xl/workbook.xml", "<workbook/>")
+
+_TABLE = workbook({"A": table_sheet(("text", "label"), ("x", "y"))})
+_PASSWORD = (
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600) + "EncryptedPackage".encode("utf-16-le")
+)
+
+
+def _zip(*members: tuple[str, bytes], **options: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content, **options)
+    return file.getvalue()
+
+
+def _forged_size(archive: bytes, size: int) -> bytes:
+    """Let the directory at the end promise another size for its last file."""
+    place = archive.rindex(b"PK\x01\x02") + 24
+    return archive[:place] + size.to_bytes(4, "little") + archive[place + 4 :]
+
+
+def _encrypted(archive: bytes) -> bytes:
+    place = archive.rindex(b"PK\x01\x02") + 8
+    return archive[:place] + b"\x01" + archive[place + 1 :]
+
+
+_MUCH = b" " * (70 << 20)
+_LARGE = workbook({"A": ""}, more={"xl/media/x.xml": _MUCH})
+_ZEROS = _zip(("a.txt", _MUCH))
+
 
 # name, content, options of read_upload, what the sentence says
 FILES = {
@@ -131,6 +162,80 @@ FILES = {
     "no list": ("a.json", b'{"a": 1}', {}, ["holds no list"]),
     "array broken off": ("a.json", b'[{"a": 1},\n{"a": 2}', {}, ["broken off", "line 2"]),
     "text after the array": ("a.json", b'[{"a": 1}]\n[2]', {}, ["after the JSON array", "line 2"]),
+    "xlsm": ("a.xlsm", _TABLE, {}, ["ending in .xlsm are not read", "save it as .xlsx"]),
+    "xls": ("a.xls", _PASSWORD, {}, ["ending in .xls are not read", "save it as .xlsx"]),
+    "ods": ("a.ods", _TABLE, {}, ["ending in .ods are not read", "save it as .xlsx"]),
+    "old workbook as xlsx": (
+        "a.xlsx",
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600),
+        {},
+        ["an old Office file (.xls)", "save it as .xlsx"],
+    ),
+    "workbook with a password": (
+        "a.xlsx",
+        _PASSWORD,
+        {},
+        ["with a password", "without a password"],
+    ),
+    "workbook with macros": (
+        "a.xlsx",
+        workbook({"A": "<worksheet/>"}, more={"xl/vbaProject.bin": b"x"}),
+        {},
+        ["holds macros", "Save it as .xlsx"],
+    ),
+    "zip as xlsx": ("a.xlsx", _zip(("a.txt", b"x")), {}, ["damaged, or not an Excel workbook"]),
+    "csv as xlsx": ("a.xlsx", b"a,b\n1,2\n", {}, ["This is text, not an Excel workbook"]),
+    "half a workbook": ("a.xlsx", _TABLE[: len(_TABLE) // 2], {}, ["damaged", "Save or pack"]),
+    "workbook that unpacks to too much": (
+        "a.xlsx",
+        _LARGE,
+        {},
+        ["Unpacked, this would be 7 file(s) of 73 MB", "Upload a part"],
+    ),
+    "workbook that lies about its size": (
+        "a.xlsx",
+        _forged_size(_LARGE, 1000),
+        {},
+        ["damaged: it cannot be unpacked"],
+    ),
+    "one cell far away": (
+        "a.xlsx",
+        workbook({"A": sheet({1: cell("A1", 1), 1048576: cell("XFD1048576", 1)})}),
+        {},
+        ["1,048,576 rows and 16,384 columns", "at most 500"],
+    ),
+    "empty workbook": ("a.xlsx", workbook({"A": sheet({})}), {}, ["The file is empty"]),
+    "sheet with a header only": (
+        "a.xlsx",
+        workbook({"A": table_sheet(("text", "label"))}),
+        {},
+        ["'A' has a header but no rows", "a.xlsx, row 1"],
+    ),
+    "unknown sheet": ("a.xlsx", _TABLE, {"sheet": "B"}, ["no sheet 'B'", "its sheets: A"]),
+    "csv as parquet": ("a.parquet", b"a,b\n1,2\n", {}, ["This is text, not Parquet"]),
+    "forged parquet": ("a.parquet", b"PAR1" + bytes(40) + b"PAR1", {}, ["Parquet file is damaged"]),
+    "zip without texts": (
+        "a.zip",
+        _zip(("a.csv", b"x"), ("b/c.zip", b"y")),
+        {},
+        ["no .txt file in the zip; it holds a.csv, b/c.zip", "Pack one .txt file"],
+    ),
+    "zip with a password": ("a.zip", _encrypted(_zip(("a.txt", b"x"))), {}, ["with a password"]),
+    "zip of many zeros": (
+        "a.zip",
+        _ZEROS,
+        {},
+        ["Unpacked, this would be 1 file(s) of 73 MB"],
+    ),
+    "zip that lies about its size": (
+        "a.zip",
+        _forged_size(_zip(("a.txt", b"x" * 100_000)), 10),
+        {},
+        ["damaged: it cannot be unpacked"],
+    ),
+    "zip of binary texts": ("a.zip", _zip(("a.txt", b"x\x00y")), {}, ["NUL bytes", "a.zip, a.txt"]),
+    "zip of a damaged zip": ("a.zip", b"PK\x03\x04" + bytes(100), {}, ["cannot be unpacked"]),
+    "empty text": ("a.txt", b" \n\n", {}, ["The file is empty"]),
     "array without rows": ("a.json", b"[]", {}, ["The file has no rows", "Add rows"]),
 }
 

@@ -1,24 +1,40 @@
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from data_prep import database
-from data_prep.database import profile_table, read_table_rows, write_table
-from data_prep.table import Row, Table
+from data_prep.database import ColumnProfile, profile_columns, read_table_rows, write_rows
+from data_prep.table import Facts, Reading, Row
 from templates.errors import RunError
 
 
-def table(*cells: tuple[str, str]) -> Table:
+def table(*cells: tuple[str, str]) -> Reading:
     rows = [list(pair) for pair in cells]
     lines = list(range(2, len(rows) + 2))
-    return Table("csv", "utf-8", ",", ("text", 'x"; DROP'), frozenset(), lines, rows)
+    yield lines, rows
+    return Facts("csv", "utf-8", ",", ("text", 'x"; DROP'))
+
+
+def write_table(path: Path, reading: Reading) -> None:
+    list(write_rows(path, reading))
+
+
+def profile_table(path: Path) -> list[ColumnProfile]:
+    asking = profile_columns(path)
+    while True:
+        try:
+            next(asking)
+        except StopIteration as end:
+            return end.value
 
 
 def test_rows_come_back_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "_BATCH_ROWS", 3)
+    monkeypatch.setattr(database, "BATCH_ROWS", 3)
     path = tmp_path / "rows.duckdb"
     write_table(path, table(*[(f"é{number}\x00\n", str(number)) for number in range(8)]))
     rows = list(read_table_rows(path))
@@ -39,6 +55,33 @@ def test_profile(tmp_path: Path) -> None:
     assert (text.min_characters, text.mean_characters, text.max_characters) == (3, 3.5, 5)
     assert list(text.samples) == ["one", "one", "three"]
     assert (number.num_empty, number.num_distinct, number.all_numbers) == (1, 3, True)
+
+
+def test_the_most_frequent_values(tmp_path: Path) -> None:
+    cells = [("b" * 99, "x"), ("a", "x"), ("a", ""), ("b" * 99, "y"), ("b" * 99, " ")]
+    cells += [(f"once {number}", "x") for number in range(9)]
+    write_table(tmp_path / "rows.duckdb", table(*cells))
+    text, short = profile_table(tmp_path / "rows.duckdb")
+    assert text.top[:3] == [("b" * 59 + "…", 3), ("a", 2), ("once 0", 1)]
+    assert len(text.top) == 8 and text.num_distinct == 11
+    assert short.top == [("x", 11), ("y", 1)], "empty cells are no value"
+
+
+def test_histograms_of_numbers_and_lengths(tmp_path: Path) -> None:
+    cells = [("x" * length, str(length / 10)) for length in range(1, 102)]
+    write_table(tmp_path / "rows.duckdb", table(*cells, ("", " "), ("", "1e999")))
+    text, number = profile_table(tmp_path / "rows.duckdb")
+    assert text.histogram[0] == (1, 7, 6) and text.histogram[-1][0] <= 101 < text.histogram[-1][1]
+    assert sum(count for *_, count in text.histogram) == 101
+    assert number.all_numbers and len(number.histogram) == 20
+    assert number.histogram[0][0] == 0.1 and number.histogram[-1][1] == pytest.approx(10.1)
+    assert sum(count for *_, count in number.histogram) == 101, "what is too large is left out"
+
+
+def test_one_number_makes_one_bin(tmp_path: Path) -> None:
+    write_table(tmp_path / "rows.duckdb", table(("same", "5"), ("also", "5"), ("", "")))
+    text, number = profile_table(tmp_path / "rows.duckdb")
+    assert (text.histogram, number.histogram) == ([(4, 5, 2)], [(5, 5, 2)])
 
 
 def test_nan_and_inf_are_no_numbers(tmp_path: Path) -> None:
@@ -102,3 +145,19 @@ def test_a_missing_or_foreign_file(tmp_path: Path) -> None:
     (tmp_path / "rows.duckdb").write_bytes(b"no database" * 1000)
     with pytest.raises(RunError, match="cannot be opened"):
         profile_table(tmp_path / "rows.duckdb")
+
+
+def test_a_slow_statement_can_be_ended(tmp_path: Path) -> None:
+    path = tmp_path / "rows.duckdb"
+    write_table(path, table(("a", "b")))
+    ending = threading.Timer(0.5, database.interrupt)
+    ending.start()
+    started = time.monotonic()
+    with (
+        pytest.raises(RunError, match="Reading the table was stopped"),
+        database._connect(path, read_only=True) as connection,
+    ):
+        connection.execute("SELECT count(*) FROM range(100_000_000_000) a, range(9) b").fetchall()
+    assert time.monotonic() - started < 10
+    database.interrupt()
+    assert len(list(read_table_rows(path))) == 1

@@ -1,18 +1,28 @@
 import csv
 import io
 import time
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.delimited import choose_delimiter, read_delimited, read_records
-from data_prep.table import Table
+from data_prep.table import Table, collect
 from templates.errors import DataError
 
 
-def read(text: str, name: str = "a.csv", delimiter: str | None = None) -> Table:
-    return read_delimited(text, name=name, encoding="utf-8", delimiter=delimiter)
+def read(
+    text: str,
+    name: str = "a.csv",
+    delimiter: str | None = None,
+    has_header: bool | None = None,
+) -> Table:
+    return collect(
+        read_delimited(
+            [text], name=name, encoding="utf-8", delimiter=delimiter, has_header=has_header
+        )
+    )
 
 
 def test_lines_of_rows_count_quoted_line_breaks_and_blank_lines() -> None:
@@ -118,7 +128,49 @@ def test_what_csv_writes_is_read_back(
 
 
 def test_a_line_that_announces_the_delimiter_is_not_the_header() -> None:
-    table = read_delimited("sep=;\na;b\n1,5;2\n", name="t.csv", encoding="utf-8")
+    table = read("sep=;\na;b\n1,5;2\n", "t.csv")
     assert table.columns == ("a", "b") and table.delimiter == ";"
     assert table.cells[0] == ["1,5", "2"] or tuple(table.cells[0]) == ("1,5", "2")
     assert list(table.lines) == [3]
+
+
+@given(
+    text=st.text('",;\r\n aé', max_size=40),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+)
+def test_pieces_make_no_difference(text: str, cuts: list[int]) -> None:
+    places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
+    pieces = [text[start:end] for start, end in pairwise(places)]
+
+    def outcome(content: str | list[str]) -> object:
+        records = []
+        try:
+            records.extend(read_records(content, ",", name="a.csv"))
+        except DataError as error:
+            return str(error)
+        return records
+
+    assert outcome(pieces) == outcome(text)
+
+
+def test_a_beginning_leaves_its_last_record_out() -> None:
+    def found(text: str) -> list[list[str]]:
+        return [cells for _, cells in read_records([text], ",", name="", is_cut=True)]
+
+    assert found('a,b\n1,2\n3,"4') == [["a", "b"], ["1", "2"]]
+    assert found("a,b\n1,2\n3,4") == [["a", "b"], ["1", "2"]]
+
+
+def test_a_record_of_many_pieces_is_not_read_again_for_each() -> None:
+    pieces = ['a,b\n"', *["x" * 1000] * 8000, '",1\n']
+    start = time.process_time()
+    assert [len(cells) for _, cells in read_records(pieces, ",", name="")] == [2, 2]
+    assert time.process_time() - start < 5
+
+
+def test_a_table_without_a_header() -> None:
+    table = read("1,2\n3,4\n", has_header=False)
+    assert (table.columns, table.cells) == (("column 1", "column 2"), [["1", "2"], ["3", "4"]])
+    assert (table.lines, table.notes, table.has_header) == ([1, 2], (), False)
+    assert read("1,2\n3,4\n", has_header=True).notes == ()
+    assert read("just,one\n", has_header=False).cells == [["just", "one"]]

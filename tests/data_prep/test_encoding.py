@@ -1,6 +1,9 @@
+from io import BytesIO
+
 import pytest
 
-from data_prep.encoding import decode
+from data_prep import encoding as module
+from data_prep.encoding import decode, open_text
 from templates.errors import DataError
 
 FRENCH = "texte,étiquette\nL’été dernier, déjà vu à Orléans – 5 €,é\nNaïve façade,ç\n"
@@ -74,3 +77,36 @@ def test_one_damaged_row_does_not_turn_a_table_into_utf_16() -> None:
         assert "t.csv" in str(error)
     else:
         assert "text,label" in decoded.text and not decoded.encoding.startswith("utf_16")
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [
+        (JAPANESE + "😀\r\n", "utf-8"),
+        (RUSSIAN, "utf-8-sig"),
+        (POLISH, "utf-16"),
+        (GERMAN, "utf-32"),
+    ],
+)
+def test_pieces_do_not_cut_characters(
+    text: str, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PIECE_BYTES", 7)
+    found = open_text(BytesIO(text.encode(codec)), name="a.csv")
+    pieces = list(found.pieces)
+    assert "".join(pieces) == text and len(pieces) > 20
+
+
+def test_errors_in_later_pieces_know_their_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PIECE_BYTES", 5)
+    with pytest.raises(DataError, match=r"byte 9 does not fit \(a.csv, line 3\)"):
+        decode(b"abc\nde\nef\xff", name="a.csv", encoding="utf-8")
+    with pytest.raises(DataError, match=r"NUL bytes.*line 4"):
+        decode(b"aaaa\nbbbb\ncccc\n\x00", name="a.csv")
+    assert "line 3 is not UTF-8" in decode(b"abcd\nefg\nh\xe9\n", name="a.csv").notes[0]
+
+
+def test_the_beginning_of_a_file_may_end_in_half_a_character() -> None:
+    data = "a,é".encode()[:-1]
+    assert "".join(open_text(BytesIO(data), name="a.csv", is_cut=True).pieces) == "a,"
+    assert decode(data, name="a.csv").encoding != "utf-8"

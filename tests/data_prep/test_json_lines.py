@@ -3,12 +3,12 @@ import json
 import pytest
 
 from data_prep.json_lines import read_json_table
-from data_prep.table import Table
+from data_prep.table import Table, collect
 from templates.errors import DataError
 
 
 def read(text: str, name: str = "a.jsonl") -> Table:
-    return read_json_table(text, name=name, encoding="utf-8")
+    return collect(read_json_table([text], name=name, encoding="utf-8"))
 
 
 def test_lines() -> None:
@@ -64,3 +64,33 @@ def test_a_cell_above_the_limit() -> None:
     assert len(read('{"a": "' + "x" * 5_000_000 + '"}').cells[0][0]) == 5_000_000
     with pytest.raises(DataError, match=r"10,000,000 characters \(a.jsonl, line 2\)"):
         read('{"a": 1}\n{"a": "' + "x" * 10_000_001 + '"}')
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_pieces_make_no_difference(size: int) -> None:
+    text = '\n{"a": "x\u2028y"}\r\n\r{"b": [1]}\r\n{"a": "z", "b": 2}'
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    for name in ("a.jsonl", "a.json"):
+        table = collect(read_json_table(pieces, name=name, encoding="utf-8"))
+        assert table.cells == [["x\u2028y", ""], ["", "[1]"], ["z", "2"]]
+        assert table.lines == [2, 4, 5] and table.json_columns == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "kind"),
+    [
+        ("a.jsonl", '{"a": 1}\n{"a": 2}\n{"a"', "jsonl"),
+        ("a.json", '{"a": 1}\n{"a": 2}\n{"a"', "jsonl"),
+        ("a.json", '[{"a": 1}, {"a": 2}, {"a"', "json"),
+        ("a.json", '[{"a": 1}, {"a": 2}', "json"),
+        ("a.json", '{"v": "1", "data": [{"a": 1}, {"a": 2}, {"a', "json"),
+    ],
+)
+def test_a_beginning_leaves_its_last_row_out(name: str, text: str, kind: str) -> None:
+    table = collect(read_json_table([text], name=name, encoding="utf-8", is_cut=True))
+    assert (table.format, table.cells) == (kind, [["1"], ["2"]])
+
+
+def test_too_many_keys_are_refused_before_they_fill_the_memory() -> None:
+    with pytest.raises(DataError, match="501 columns"):
+        read("".join(f'{{"key {number}": 1}}\n' for number in range(100_000)))

@@ -38,5 +38,5 @@ def test_edges() -> None:
 
 
 def test_rows_by_name() -> None:
-    table = Table("csv", "utf-8", ",", ("a", "b"), frozenset(), [2, 4], [["1", "2"], ["3", ""]])
+    table = Table("csv", "utf-8", ",", ("a", "b"), lines=[2, 4], cells=[["1", "2"], ["3", ""]])
     assert table.rows() == [Row(1, 2, {"a": "1", "b": "2"}), Row(2, 4, {"a": "3", "b": ""})]

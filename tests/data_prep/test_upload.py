@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.upload import Upload, load_upload, read_rows, read_upload
+from data_prep.upload import Upload, load_upload, read_rows, read_upload, reading_upload
 from templates.errors import DataError, RunError
 from templates.files import sha256_of_bytes
 
@@ -32,6 +32,35 @@ def test_an_upload_keeps_bytes_rows_and_profile(tmp_path: Path) -> None:
     assert upload.columns[0].samples[:2] == ("text 0", "text 1")
     assert load_upload(folder) == upload
     assert next(read_rows(folder, offset=29)).cells["text"] == "text 29"
+
+
+def test_columns_come_with_small_charts(make_upload: Callable[..., Path]) -> None:
+    folder = make_upload("label,n\na,1\na,2\nb,4\n")
+    label, number = load_upload(folder).columns
+    assert [(value.value, value.count) for value in label.top] == [("a", 2), ("b", 1)]
+    assert (number.histogram[0].from_, number.histogram[-1].to) == (1, pytest.approx(4))
+    manifest = json.loads((folder / "upload.json").read_text())
+    for column in manifest["columns"]:
+        del column["top"], column["histogram"]
+    del manifest["has_header"], manifest["sheet"]
+    (folder / "upload.json").write_text(json.dumps(manifest))
+    assert load_upload(folder).columns[0].top == (), "uploads of older versions are read"
+
+
+def test_reading_step_by_step_leaves_nothing_when_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.table.BATCH_ROWS", 10)
+    (tmp_path / "a.csv").write_text("a,b\n" + "1,2\n" * 1000)
+    steps = list(reading_upload(tmp_path / "a.csv", tmp_path / "uploads" / "one"))
+    ratios = [step.done_ratio for step in steps]
+    assert ratios == sorted(ratios) and len(steps) > 100 and steps[50].words == "490 rows read"
+    for stop in (1, 2, 50, len(steps)):
+        reading = reading_upload(tmp_path / "a.csv", tmp_path / "uploads" / "two")
+        for _ in range(stop):
+            next(reading)
+        reading.close()
+        assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["one"]
 
 
 def test_json_columns_and_long_samples(make_upload: Callable[..., Path]) -> None:
@@ -99,7 +128,7 @@ def test_nothing_is_left_when_the_disk_is_full(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("data_prep.upload.write_table", full)
+    monkeypatch.setattr("data_prep.upload.write_rows", full)
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     with pytest.raises(RunError, match="The disk is full: the upload"):
         read_upload(tmp_path / "a.csv", tmp_path / "uploads" / "up")

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from engine.planning.advice import MethodRow, Remedy
 from engine.planning.estimate import CostEstimate
-from engine.planning.hardware import memory_bytes
 from engine.planning.shown import LengthReport, PreviewItem
+from templates.memory import memory_bytes
 from tests.engine.tried import trained_run
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +100,25 @@ def test_a_plan_is_made_and_estimated(child: Child, writer: dict[str, Any]) -> N
     assert CostEstimate.model_validate(found["estimate"]).peak_memory_bytes > 1 << 20
     wrong = child.ask("estimate", dataset_folder=writer["dataset_folder"], options={"rank": 0})
     assert wrong["error"]["kind"] == "PlanError" and "rank" in wrong["error"]["what"]
+
+
+def test_methods_are_compared_and_what_does_not_fit_has_a_remedy(
+    child: Child, writer: dict[str, Any]
+) -> None:
+    shared = {
+        "dataset_folder": writer["dataset_folder"], "base": writer["run_folder"].parent / "base",
+    }  # fmt: skip
+    rows = child.ask("compare_methods", **shared, schedule={"epochs": 1})["result"]["rows"]
+    assert MethodRow.model_validate(rows[0]).recommended_because
+    wrong = child.ask("compare_methods", **shared, precision="fp7")
+    assert wrong["error"]["kind"] == "RunError" and "precision" in wrong["error"]["what"]
+    longest = child.ask("preview", **shared)["result"]["lengths"]["max_tokens"]
+    limits = {"max_length_tokens": longest - 1, "too_long": "stop"}
+    found = child.ask("estimate", **shared, limits=limits)["result"]
+    remedy = Remedy.model_validate(found["remedies"][0])
+    again = child.ask("estimate", **{**shared, **remedy.changes})["result"]
+    assert found["estimate"]["blockers"] and not again["estimate"]["blockers"]
+    assert again["remedies"] == []
 
 
 def test_a_preview_is_read_as_in_training(child: Child, writer: dict[str, Any]) -> None:

@@ -1,4 +1,6 @@
 import json
+import re
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +12,7 @@ from engine.comparing.prompting import Question, answers_to, build_prompts
 from engine.plan import TrainPlan
 from engine.publishing.publication import PublishedBase, RunRecord
 from engine.publishing.publish import FinishedRun, publish
-from engine.publishing.snippet import base_reference, usage_code
+from engine.publishing.snippet import base_reference, snippets, usage_code
 from engine.runs import load_run
 from templates.builtin import TEMPLATES
 from templates.example import Example
@@ -154,3 +156,105 @@ def test_the_type_of_the_weights(record: RunRecord) -> None:
     choice = plan.base.model_copy(update={"precision": "nf4"})
     held = record.model_copy(update={"plan": plan.model_copy(update={"base": choice})})
     assert "dtype=torch.bfloat16" in usage_code(held)
+
+
+def merged(record: RunRecord, **changes: object) -> RunRecord:
+    prompt = record.prompt.model_copy(update=changes)
+    return record.model_copy(update={"form": "merged", "prompt": prompt})
+
+
+def vllm_words(record: RunRecord) -> tuple[list[str], str, dict[str, object]]:
+    """The words of the command, and address and body of the request, as a shell reads them."""
+    serve, _, ask = snippets(record)["vLLM"].code.partition("\n\n")
+    words = shlex.split(ask, comments=True)
+    return shlex.split(serve), words[1], json.loads(words[-1])
+
+
+def modelfile(record: RunRecord, folder: Path) -> str:
+    """What the shell writes; nothing else of the snippet is run."""
+    code = snippets(record)["Ollama"].code
+    write = code[: code.index("> Modelfile") + len("> Modelfile")]
+    subprocess.run(["bash", "-c", write], cwd=folder, check=True)
+    return (folder / "Modelfile").read_text()
+
+
+def test_each_form_and_method_has_the_ways_it_can_go(record: RunRecord) -> None:
+    assert list(snippets(record)) == ["transformers + peft", "vLLM"]
+    assert snippets(record)["transformers + peft"] == ("python", usage_code(record))
+    assert list(snippets(merged(record))) == ["transformers", "vLLM", "Ollama"]
+    for method, options in (("prompt_tuning", {}), ("lora", {"rank": 513})):
+        choice = record.plan.method.model_copy(update={"name": method, "options": options})
+        plan = record.plan.model_copy(update={"method": choice})
+        other = record.model_copy(update={"plan": plan})
+        assert list(snippets(other)) == ["transformers + peft"]
+
+
+@pytest.mark.parametrize(("rank", "room"), [(4, "16"), (16, "16"), (17, "32"), (300, "320")])
+def test_vllm_serves_an_adapter_on_its_base(record: RunRecord, rank: int, room: str) -> None:
+    hub = record.base.model_copy(update={"id": "org/base", "revision": "abc"})
+    choice = record.plan.method.model_copy(update={"options": {"rank": rank}})
+    plan = record.plan.model_copy(update={"method": choice})
+    serve, address, body = vllm_words(record.model_copy(update={"base": hub, "plan": plan}))
+    assert serve == [
+        "vllm", "serve", "org/base", "--revision", "abc", "--enable-lora", "--max-lora-rank", room,
+        "--lora-modules", "tuned=./out",
+    ]  # fmt: skip
+    assert address == "http://localhost:8000/v1/completions"
+    assert body == {
+        "model": "tuned", "max_tokens": record.prompt.max_new_tokens, "temperature": 0,
+        "stop": [TEMPLATE.stop], "add_special_tokens": False,
+        "prompt": TEMPLATE.fill({"text": "Write your text here."}) + TEMPLATE.separator,
+    }  # fmt: skip
+
+
+def test_vllm_serves_a_merged_model_by_itself(record: RunRecord) -> None:
+    serve, _, body = vllm_words(merged(record, opening_ids=(1,)))
+    assert serve == ["vllm", "serve", "./out"] and body["model"] == "./out"
+    assert body["add_special_tokens"] is True
+    _, address, body = vllm_words(merged(record, layout="chat template", stop=""))
+    assert address.endswith("/v1/chat/completions") and "stop" not in body
+    text = TEMPLATE.fill({"text": "Write your text here."})
+    assert body["messages"] == [{"role": "user", "content": text}], "vLLM writes the chat template"
+
+
+def test_ollama_gets_template_and_stop_sequence(record: RunRecord, tmp_path: Path) -> None:
+    limit = record.prompt.max_new_tokens
+    assert modelfile(merged(record), tmp_path) == (
+        'FROM ./out\nTEMPLATE """{{ .Prompt }}{{ "\\n\\n###\\n\\n" }}"""\n'
+        f'PARAMETER stop """ END"""\nPARAMETER num_predict {limit}\nPARAMETER temperature 0\n'
+    )
+    text = TEMPLATE.fill({"text": "{text}"})
+    chat = merged(
+        record, layout="chat template", prompt=f'<|"user"|>\n{text}\\<|end|>\n', stop="\n"
+    )
+    assert modelfile(chat, tmp_path).startswith(
+        'FROM ./out\nTEMPLATE """{{ "<|\\"user\\"|>\\n" }}{{ .Prompt }}{{ "\\\\<|end|>\\n" }}"""\n'
+        'PARAMETER stop """\n"""\n'
+    )
+    trimmed = merged(record, layout="chat template", prompt="something else")
+    assert "TEMPLATE" not in modelfile(trimmed, tmp_path)
+
+
+NASTY = '\'"; touch bad #`touch bad`$(touch bad)\n{{ .System }} """ \u202e\x1b {text}'
+
+
+def test_words_of_the_person_are_words_of_the_shell(record: RunRecord, tmp_path: Path) -> None:
+    template = TEMPLATE.model_copy(update={"wording": NASTY, "separator": NASTY, "stop": NASTY})
+    prompt = template.fill({"text": "{text}"}) + NASTY
+    nasty = merged(record, template=template, prompt=prompt, stop=NASTY)
+    _, _, body = vllm_words(nasty)
+    assert body["stop"] == [NASTY]
+    assert body["prompt"] == template.fill({"text": "Write your text here."}) + NASTY
+    written = modelfile(nasty, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["Modelfile"]
+    assert "PARAMETER stop" not in written, "a Modelfile has no escapes for it"
+    [literal] = re.findall(r'\{\{ "(.*)" \}\}"""', written)
+    spelt = re.sub(r"\\U0000(....)", r"\\u\1", literal)  # as JSON has it
+    assert json.loads(f'"{spelt}"') == NASTY
+    for snippet in snippets(nasty).values():
+        assert "\u202e" not in snippet.code and "\x1b" not in snippet.code
+    # The last command hands over exactly the wording.
+    ask = snippets(nasty)["Ollama"].code.partition("ollama run tuned ")[2]
+    done = subprocess.run(["bash", "-c", f"printf %s {ask}"], cwd=tmp_path, capture_output=True)
+    assert done.stdout.decode() == template.fill({"text": "Write your text here."})
+    assert [path.name for path in tmp_path.iterdir()] == ["Modelfile"]

@@ -1,0 +1,35 @@
+"""The start screen and the six steps of the wizard, one file each.
+
+page.py       what all of them have in common: Page, Shell
+start.py      begin with a sample, a file or a Hub data set, or go on with a project
+  start_projects.py     the list of projects
+  start_hub.py          choosing a table of a Hub data set
+upload.py     1  the table as it was understood
+  upload_profile.py     rows and columns, with small charts
+  upload_correction.py  having the file read differently
+prepare.py    2  columns, wording, cleaning, splits
+plan.py       3  base, method, cost; its parts:
+              plan_bases.py, plan_methods.py, plan_settings.py, plan_cost.py
+              plan_desk.py  what the engine said, kept between two clicks
+train.py      4  watch, stop, go on
+  train_desk.py     starting, stopping, going on; what there is to see
+  train_view.py     what will be trained, and how the run goes
+  train_charts.py   its curves
+  train_samples.py  its answers to a few examples
+  train_runs.py     the runs side by side, and the line
+  train_log.py      what happened, in sentences
+compare.py    5  the verdict and what it rests on
+  compare_subject.py     which run, data and comparison it is about
+  compare_verdict.py     the verdict, plots and tables
+  compare_answers.py     confusion, filters, rows side by side
+  compare_rows.py        how these are drawn
+  compare_try.py         one text, two models
+  compare_predict.py     a whole table
+download.py      a button that makes a file
+publish.py    6  what goes out, and to whom
+  publish_subject.py    the run, what was written of it, what was sent
+  publish_forms.py      adapter or merged model
+  publish_views.py      what is published, its files, what was found in them, how it is used
+  publish_card.py       the model card as it will look
+  publish_hub.py        to the Hub
+"""

@@ -1,0 +1,13 @@
+"""What pages are made of, and how they are served.
+
+application.py   Gradio behind the guard
+access.py        Host, Origin, the key of the launch, safety headers
+theme.py         colours and type; style.css the rest; page.js what only a browser can do
+html.py          pieces of HTML; every text is escaped
+choices.py       cards to choose from; buttons inside HTML
+charts.py        SVG charts
+forms.py         a component for each field of a model
+job_view.py      how a job goes
+words.py         numbers, sizes, times as people read them
+toasts.py        what goes wrong, as a message with a remedy
+"""
