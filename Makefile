@@ -44,4 +44,6 @@ $(VENV)/.product: requirements.txt constraints.txt
 
 $(VENV)/.tools: requirements-dev.txt requirements-trackers.txt $(VENV)/.product
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
+	npm install --prefix $(VENV)/axe --no-save --ignore-scripts --no-audit --no-fund --silent axe-core@4.14.1 \
+		|| echo "No npm here: whether the page is accessible is not tested"
 	touch $@

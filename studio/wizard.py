@@ -29,6 +29,7 @@ _BUILD: dict[Step, Callable[[Shell], Page]] = {
     Step.PUBLISH: publish.build,
 }
 _TITLE = "Tuning Studio"
+_GONE = ["ts-gone"]  # not `visible`: what is shown again would show its hidden fields too
 _TOLD = {
     StepState.LOCKED: "locked: finish the step before it",
     StepState.OPEN: "open",
@@ -60,9 +61,9 @@ def build_wizard(server: Server) -> gr.Blocks:
             name = gr.HTML(_brand(""), padding=False, elem_classes=["ts-plain-block"])
             home_button = gr.Button("All projects", size="sm", elem_classes="ts-small-button")
             theme_button = gr.Button("Light / dark", size="sm", elem_classes="ts-small-button")
-        with gr.Column(visible=False, elem_id="start-view") as start_view:
+        with gr.Column(elem_classes=_GONE, elem_id="start-view") as start_view:
             first = start.build(shell)
-        with gr.Column(visible=False, elem_id="project-view") as project_view:
+        with gr.Column(elem_classes=_GONE, elem_id="project-view") as project_view:
             with gr.Row(elem_classes="ts-steps"):
                 buttons = {
                     step: gr.Button(
@@ -97,12 +98,12 @@ def build_wizard(server: Server) -> gr.Blocks:
                 hidden = [gr.skip() for page in pages.values() for _ in page.outputs]
                 shown = first.show(_NOBODY)
                 return [
-                    gr.skip(), gr.Column(visible=True), gr.Column(visible=False), *head, *shown,
-                    *hidden,
+                    gr.skip(), gr.Column(elem_classes=[]), gr.Column(elem_classes=_GONE), *head,
+                    *shown, *hidden,
                 ]  # fmt: skip
             values: list[Any] = [
-                gr.Walkthrough(selected=STEPS.index(step)), gr.Column(visible=False),
-                gr.Column(visible=True), *_head(server, project),
+                gr.Walkthrough(selected=STEPS.index(step)), gr.Column(elem_classes=_GONE),
+                gr.Column(elem_classes=[]), *_head(server, project),
                 *(gr.skip() for _ in first.outputs),
             ]  # fmt: skip
             for name, page in pages.items():

@@ -7,7 +7,20 @@ start.py      begin with a sample, a file or a Hub data set, or go on with a pro
 upload.py     1  the table as it was understood
   upload_profile.py     rows and columns, with small charts
   upload_correction.py  having the file read differently
-prepare.py    2  columns, wording, cleaning, splits
+prepare.py    2  columns, wording, cleaning, splits; its parts:
+  prepare_columns.py    the task, and what each column is used for
+  prepare_wording.py    how a row is put into words
+  prepare_steps.py      cleaners and augmenters
+  prepare_splits.py     three parts, and the checks
+  prepare_result.py     the job, and what it made
+  prepare_views.py      how rows and columns are shown
+  prepare_step_cards.py what each step did, and to which rows
+  prepare_lengths.py    tokens and lengths, as a base reads them
+  prepare_recipe.py     what a click does to a recipe
+  prepare_differences.py  how two recipes differ
+  prepare_desk.py       table, recipe, and what came of trying it, kept between two clicks
+  prepare_data.py       what was prepared, and how the base reads it
+  prepare_replay.py     taking a recipe file
 plan.py       3  base, method, cost; its parts:
               plan_bases.py, plan_methods.py, plan_settings.py, plan_cost.py
               plan_desk.py  what the engine said, kept between two clicks

@@ -67,6 +67,9 @@ def build_bases(shell: Shell, desk: Desk, refresh: gr.Textbox) -> Page:
         card = desk.card(project)
         job = None if card.is_downloaded else desk.fetch_job(project)
         progress = read_progress(shell.server.queue, job) if job else None
+        if progress is not None and progress.state == "finished":  # perhaps since the card was read
+            desk.look_again()
+            card = desk.card(project)
         works = progress is not None and progress.state in AT_WORK
         is_over = progress is not None and not works
         views = [] if works else [missing_base(card)]
@@ -89,9 +92,10 @@ def build_bases(shell: Shell, desk: Desk, refresh: gr.Textbox) -> Page:
         return [*show_state(desk.choose(project, sent(text))), new_text()]
 
     def look(project: Project) -> list[Any]:
+        state_now = show_state(project)
         card = desk.card(project)
         if not card.is_downloaded:
-            return [gr.skip(), *show_state(project), gr.skip()]
+            return [gr.skip(), *state_now, gr.skip()]
         told(f"{card.title} is on this machine now.")
         project = desk.choose(project, card.reference)  # from now on the commit that came
         return [show_list(project), *show_state(project), new_text()]

@@ -118,6 +118,10 @@ class Desk:
         cards = [card for card in self.cards(project) if card.reference == project.base]
         return next((card for card in cards if not card.problem), cards[0])
 
+    def look_again(self) -> None:
+        """See at once what has come to this machine a moment ago."""
+        self._looked_at = -_LOOK_SECONDS
+
     def is_ready(self, project: Project) -> bool:
         """Say whether methods can be compared: there is data, and the base is here.
 
@@ -339,7 +343,9 @@ class Desk:
         return None
 
     def fetch(self, project: Project, token: str) -> Job:
-        """Begin to download a project's base; while that goes on, there is no second one.
+        """Put the download of a project's base into the line; the server starts it in a moment.
+
+        While that goes on, there is no second one.
 
         Args:
             project: names it.
@@ -353,9 +359,7 @@ class Desk:
             return before
         key = f"fetch {project.base} after {before.id if before else 'nothing'}"
         request = FetchRequest(base=project.base, revision=project.revision)
-        job = queue.submit(request, key=key, token=token.strip())
-        queue.advance()
-        return job
+        return queue.submit(request, key=key, token=token.strip())
 
     def _request(self, project: Project) -> EstimateRequest:
         return plan_request(self._server.home, project, self.cards(project))

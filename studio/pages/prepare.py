@@ -8,8 +8,10 @@ import gradio as gr
 from studio.pages.page import Page, Shell, piece
 from studio.pages.plan_bases import new_text
 from studio.pages.prepare_columns import build_columns
+from studio.pages.prepare_data import PreparedData
 from studio.pages.prepare_desk import Desk
-from studio.pages.prepare_result import GONE, PREPARED, build_job, build_replay, build_result
+from studio.pages.prepare_replay import build_replay
+from studio.pages.prepare_result import GONE, PREPARED, build_job, build_result
 from studio.pages.prepare_splits import build_checks, build_splits
 from studio.pages.prepare_steps import build_steps
 from studio.pages.prepare_wording import build_preview, build_wording, build_words
@@ -27,6 +29,7 @@ def build(shell: Shell) -> Page:
         The step.
     """
     desk = Desk(shell.server)
+    made = PreparedData(shell.server, desk)
     changed = gr.Textbox(visible="hidden")  # a new text: the recipe is to be tried
     refill = gr.Textbox(visible="hidden")  # a new text: everything is to be filled again
     with gr.Row(elem_classes="ts-heading-row"):
@@ -47,8 +50,8 @@ def build(shell: Shell) -> Page:
     assert isinstance(checked, gr.HTML)
     # Made first and drawn last: the job says whether it is seen.
     with gr.Column(elem_id=PREPARED, elem_classes=[GONE], render=False) as result_view:
-        result = build_result(shell, desk)
-    job = build_job(shell, desk, refill, result_view)
+        result = build_result(shell, made)
+    job = build_job(shell, desk, made, refill, result_view)
     result_view.render()
     forms = (columns, wording, preview, words, steps, options, splits, checks, job, result)
     outputs = [output for part in forms for output in part.outputs]

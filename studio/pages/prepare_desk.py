@@ -3,7 +3,6 @@
 Everything here can be found again; a new process begins with an empty desk.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,7 +11,6 @@ from typing import Any
 
 import gradio as gr
 
-from data_prep.prepare import RECIPE
 from data_prep.recipe import (
     PrepRecipe,
     Proposed,
@@ -23,17 +21,11 @@ from data_prep.recipe import (
 )
 from data_prep.rehearsal import Rehearsal, ShownRow
 from data_prep.upload import Upload, load_upload
-from engine.jobs import Job
-from engine.planning.shown import LengthReport, PreviewItem
-from studio.jobs.requests import PrepareRequest, read_request
-from studio.journey import dataset_of
 from studio.pages.plan_bases import new_text
-from studio.pages.prepare_recipe import Kind, is_same_edit, pruned
+from studio.pages.prepare_differences import is_same_edit
+from studio.pages.prepare_recipe import Kind, pruned
 from studio.projects import Project
-from studio.records import PREPARED, Prepared, read_prepared
 from studio.server import Server
-from studio.web.job_view import AT_WORK
-from templates.dataset import Dataset
 from templates.errors import DataError, StudioError
 from templates.files import sha256_of_bytes
 from templates.template import TaskKind
@@ -41,7 +33,6 @@ from templates.values import parse
 
 MOST_ROWS = 5_000  # are tried after each change
 NUM_SHOWN_ROWS = 3
-_NUM_PREVIEWED = 20
 _MOST_KEPT = 64
 
 
@@ -60,21 +51,6 @@ class Tried:
     error: StudioError | None = None
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How a base reads what was prepared.
-
-    Attributes:
-        items: the first training examples.
-        lengths: of all of them.
-        error: why that is not known.
-    """
-
-    items: Sequence[PreviewItem] = ()
-    lengths: LengthReport | None = None
-    error: StudioError | None = None
-
-
 class Desk:
     """One for a server."""
 
@@ -88,7 +64,6 @@ class Desk:
         self._uploads: OrderedDict[str, Upload] = OrderedDict()
         self._proposed: OrderedDict[str, Proposed] = OrderedDict()
         self._tried: OrderedDict[str, Tried] = OrderedDict()
-        self._readings: OrderedDict[str, Reading] = OrderedDict()
 
     def upload(self, project: Project) -> Upload | None:
         """Look a project's table up.
@@ -103,7 +78,7 @@ class Desk:
         with suppress(StudioError, OSError, ValueError):
             if project.upload and folder.is_dir():  # an upload is written once, or deleted
                 found = self._uploads.get(project.upload) or load_upload(folder)
-                _keep(self._uploads, project.upload, found)
+                keep(self._uploads, project.upload, found)
                 return found
         return None
 
@@ -139,7 +114,7 @@ class Desk:
             raise DataError("There is no table", fix="Upload one in the first step")
         key = f"{project.upload} {task}"
         proposed = self._proposed.get(key) or propose(upload, task=task)
-        _keep(self._proposed, key, proposed)
+        keep(self._proposed, key, proposed)
         return proposed
 
     def choose(self, project: Project, recipe: PrepRecipe) -> Project:
@@ -246,154 +221,13 @@ class Desk:
                 tried = Tried(tried.rows, Rehearsal.model_validate(result))
             except StudioError as error:
                 tried = Tried(tried.rows, error=error)
-        _keep(self._tried, self._key(project), tried)
+        keep(self._tried, self._key(project), tried)
         return tried
-
-    def job(self, project: Project) -> Job | None:
-        """Find the newest prepare job.
-
-        Args:
-            project: names it.
-
-        Returns:
-            The job; None where there is none.
-        """
-        job = self._server.home.job(project.prepare_job) if project.prepare_job else None
-        return job if job is not None and job.folder.is_dir() else None
-
-    def start(self, project: Project) -> Project:
-        """Begin to prepare; while that goes on, there is no second one.
-
-        Args:
-            project: whose recipe.
-
-        Returns:
-            The project, with its job.
-        """
-        queue, before = self._server.queue, self.job(project)
-        if before is not None and queue.state(before) in AT_WORK:
-            return project
-        recipe = pruned(self.recipe(project))
-        project = self.choose(project, recipe)
-        request = PrepareRequest(
-            upload_id=project.upload,
-            recipe=recipe.model_dump(mode="json"),
-            base=project.base,
-            preview=_NUM_PREVIEWED,
-        )
-        # A double click asks twice with the same key, and gets one job.
-        job = queue.submit(
-            request, key=f"prepare {project.id} after {project.prepare_job or 'nothing'}"
-        )
-        queue.advance()
-        return self._server.projects.change(project.id, prepare_job=job.id)
-
-    def prepared(self, project: Project) -> Prepared | None:
-        """Read what the newest prepare job delivered.
-
-        Args:
-            project: names the job.
-
-        Returns:
-            What it says; None where it has not finished.
-        """
-        job = self.job(project)
-        with suppress(OSError, ValueError):
-            if job is not None and (job.folder / PREPARED).is_file():
-                return read_prepared(job)
-        return None
-
-    def take(self, project: Project) -> Project:
-        """Make what the newest job prepared the project's data.
-
-        Args:
-            project: names the job.
-
-        Returns:
-            The project as it is now.
-        """
-        prepared = self.prepared(project)
-        if prepared is None or prepared.dataset_id == project.dataset:
-            return project
-        return self._server.projects.change(project.id, dataset=prepared.dataset_id)
-
-    def recipe_of_data(self, project: Project) -> PrepRecipe | None:
-        """Read the recipe that the project's data were made with.
-
-        Args:
-            project: names the data.
-
-        Returns:
-            The recipe; None where it cannot be read.
-        """
-        path = self._server.home.place("dataset") / project.dataset / RECIPE
-        with suppress(OSError, ValueError, StudioError):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return parse(PrepRecipe, content, where=RECIPE, error=DataError)
-        return None
-
-    def reading(self, project: Project) -> Reading | None:
-        """Give how the project's base reads its data.
-
-        Args:
-            project: names both.
-
-        Returns:
-            From the prepare job, or what the engine said before; None: it must be asked.
-        """
-        prepared, job = self.prepared(project), self.job(project)
-        if prepared is not None and job is not None and prepared.dataset_id == project.dataset:
-            with suppress(StudioError):
-                request = read_request(job)
-                if isinstance(request, PrepareRequest) and request.base == project.base:
-                    return Reading(prepared.preview, prepared.lengths)
-        return self._readings.get(_reading_key(project))
-
-    def read(self, project: Project) -> Reading:
-        """Ask the engine how the project's base reads its data; takes a moment.
-
-        Args:
-            project: names both.
-
-        Returns:
-            The answer.
-        """
-        known = self.reading(project)
-        if known is not None and known.error is None:
-            return known
-        folder = self._server.home.place("dataset") / project.dataset
-        arguments = {
-            "dataset_folder": folder, "base": project.base, "revision": project.revision,
-            "count": _NUM_PREVIEWED,
-        }  # fmt: skip
-        try:
-            answer = self._server.engine.call("preview", arguments)
-            reading = Reading(
-                [PreviewItem.model_validate(item) for item in answer["items"]],
-                LengthReport.model_validate(answer["lengths"]),
-            )
-        except StudioError as error:
-            reading = Reading(error=error)
-        _keep(self._readings, _reading_key(project), reading)
-        return reading
-
-    def data(self, project: Project) -> Dataset | None:
-        """Read what the project's data say of themselves.
-
-        Args:
-            project: names them.
-
-        Returns:
-            The manifest; None where nothing is prepared.
-        """
-        return dataset_of(self._server.home, project)
 
     def _ask(self, project: Project, operation: str, **arguments: Any) -> Any:
         recipe = pruned(self.recipe(project)).model_dump(mode="json")
         folder = self._server.home.place("upload") / project.upload
-        return self._server.data.call(
-            operation, {"folder": folder, "recipe": recipe, **arguments}
-        )
+        return self._server.data.call(operation, {"folder": folder, "recipe": recipe, **arguments})
 
     def _key(self, project: Project) -> str:
         if self.upload(project) is None:
@@ -412,11 +246,14 @@ def step_titles() -> dict[str, str]:
     return {name: spec.title for name, spec in specs.items()}
 
 
-def _reading_key(project: Project) -> str:
-    return json.dumps([project.dataset, project.base, project.revision])
+def keep(store: OrderedDict[str, Any], key: str, value: object) -> None:
+    """Remember an answer, and forget the oldest.
 
-
-def _keep(store: OrderedDict[str, Any], key: str, value: object) -> None:
+    Args:
+        store: the answers.
+        key: what was asked.
+        value: the answer.
+    """
     store[key] = value
     store.move_to_end(key)
     while len(store) > _MOST_KEPT:

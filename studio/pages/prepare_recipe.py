@@ -1,7 +1,7 @@
 """Changes that the prepare step makes to a recipe, and how two recipes differ. No Gradio here."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from data_prep.mapping import TARGETS, target_of
@@ -17,7 +17,7 @@ MOST_SHARE_PERCENT = 50
 MOST_HELD_OUT_PERCENT = 90
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 _READ = {escape: char for char, escape in _ESCAPES.items()}
-_TITLES = {
+TITLES = {
     "wording": "the wording", "instruction": "the task description", "separator": "the separator",
     "stop": "the stop sequence", "verbalizer": "the label words", "metric": "the score",
 }  # fmt: skip
@@ -86,7 +86,7 @@ def with_wording(
         DataError: the template cannot be like that.
     """
     content = {**recipe.template.model_dump(), name: value}
-    template = parse(Template, content, where=_TITLES.get(name, name), error=DataError)
+    template = parse(Template, content, where=TITLES.get(name, name), error=DataError)
     changed = recipe.model_copy(update={"template": template})
     known = {column.name.casefold(): column.name for column in columns}
     for slot in template.slots:
@@ -299,53 +299,6 @@ def doubt_of(recipe: PrepRecipe, place: str, columns: Sequence[Column], num_rows
     return ""
 
 
-def is_same_edit(before: PrepRecipe, now: PrepRecipe, after: PrepRecipe) -> bool:
-    """Say whether a change goes on with the last one, as when a person types: one step for undo.
-
-    Args:
-        before: the recipe before the last change.
-        now: as it is.
-        after: as it shall be.
-
-    Returns:
-        Whether both changes are about the same one thing.
-    """
-    last, new = list(_different(before, now)), list(_different(now, after))
-    if last != new or len(new) != 1:
-        return False
-    (what, name), = new
-    stays_on = all(_has_step(recipe, name) for recipe in (before, now, after))
-    return what in ("template", "splits", "seed") or (what == "step" and stays_on)
-
-
-def differences(before: PrepRecipe, after: PrepRecipe, titles: Mapping[str, str]) -> list[str]:
-    """Say how two recipes differ.
-
-    Args:
-        before: one of them.
-        after: the other.
-        titles: of the steps by name.
-
-    Returns:
-        Clauses; empty: they are the same.
-    """
-    found = []
-    for what, name in _different(before, after):
-        if what == "task":
-            found.append("the task")
-        elif what == "template":
-            found.append(_TITLES[name])
-        elif what == "column":
-            old, new = column_of(before, name) or "nothing", column_of(after, name) or "nothing"
-            found.append(f"the column for {name}: {old} → {new}")
-        elif what == "step":
-            found.append(_step_difference(before, after, name, titles.get(name, name)))
-        else:
-            found.append({"order": "the order of the cleaning steps", "seed": "the seed",
-                          "splits": "the sizes of the splits"}[what])  # fmt: skip
-    return found
-
-
 def escaped(text: str) -> str:
     r"""Write line breaks and tabs as \n and \t.
 
@@ -379,40 +332,3 @@ def _missing(recipe: PrepRecipe, place: str) -> str:
     others = any(column_of(recipe, slot) for slot in template.slots)
     needed = all(slot in template.optional_slots for slot in template.slots)
     return "" if others or not needed else "Choose a column for at least one of these."
-
-
-def _different(before: PrepRecipe, after: PrepRecipe) -> Iterator[tuple[str, str]]:
-    """Yield (what kind of thing, its name) for each thing that differs."""
-    if before.template.task != after.template.task:
-        yield "task", ""
-    else:
-        for name in _TITLES:
-            if getattr(before.template, name) != getattr(after.template, name):
-                yield "template", name
-    for place in dict.fromkeys((*before.mapping.columns(), *after.mapping.columns())):
-        if column_of(before, place) != column_of(after, place):
-            yield "column", place
-    kinds: tuple[Kind, ...] = ("steps", "augmenters")
-    for kind in kinds:
-        old = {step.name: dict(step.options) for step in getattr(before, kind)}
-        new = {step.name: dict(step.options) for step in getattr(after, kind)}
-        for name in dict.fromkeys((*old, *new)):
-            if old.get(name) != new.get(name):
-                yield "step", name
-        if set(old) == set(new) and list(old) != list(new):
-            yield "order", kind
-    if before.splits != after.splits:
-        yield "splits", ""
-    if before.seed != after.seed:
-        yield "seed", ""
-
-
-def _step_difference(before: PrepRecipe, after: PrepRecipe, name: str, title: str) -> str:
-    was, is_now = _has_step(before, name), _has_step(after, name)
-    if was and is_now:
-        return f"the options of “{title}”"
-    return f"“{title}” is {'on' if is_now else 'off'}"
-
-
-def _has_step(recipe: PrepRecipe, name: str) -> bool:
-    return any(step.name == name for step in (*recipe.steps, *recipe.augmenters))

@@ -1,6 +1,5 @@
 """The last part of the prepare step: the job, and what it made."""
 
-import json
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,9 +8,7 @@ from typing import Any
 import gradio as gr
 
 from data_prep.exports import export_messages, export_prompt_completion
-from data_prep.mapping import check_columns
 from data_prep.prepare import RECIPE
-from data_prep.recipe import PrepRecipe, complete
 from studio.commands import prepare_command
 from studio.jobs.progress import read_progress
 from studio.journey import StepState, journey
@@ -19,10 +16,11 @@ from studio.pages.download import download_button
 from studio.pages.page import Page, Shell, piece
 from studio.pages.plan_bases import new_text
 from studio.pages.plan_settings import with_setting
-from studio.pages.prepare_columns import MOST_PLACES
-from studio.pages.prepare_desk import Desk, Reading, step_titles
-from studio.pages.prepare_recipe import differences, places, pruned
-from studio.pages.prepare_views import failure, length_view, report_table, tokens
+from studio.pages.prepare_data import PreparedData, Reading
+from studio.pages.prepare_desk import Desk, step_titles
+from studio.pages.prepare_differences import differences
+from studio.pages.prepare_lengths import length_view, tokens
+from studio.pages.prepare_views import failure, report_table
 from studio.projects import Project
 from studio.web.html import callout, code, details, empty, join, section, tiles
 from studio.web.job_view import AT_WORK, job_view
@@ -32,10 +30,9 @@ from templates.dataset import SPLITS, Dataset, Split, read_split
 from templates.errors import DataError, RunError
 from templates.example import Example
 from templates.template import Template
-from templates.values import parse
 
-_MOST_RECIPE_BYTES = 1 << 20
 _TITLE = "Preparing your examples"
+_UNHAPPY = ("failed", "interrupted", "stopped")
 PREPARED = "prepared"
 GONE = "ts-gone"
 _LOOK = f"() => document.getElementById('{PREPARED}')?.scrollIntoView()"
@@ -43,12 +40,15 @@ _PURPOSES = {"train": "To learn from", "validation": "To choose settings", "test
 _Export = Callable[[Iterable[Example], Template, Path], int]
 
 
-def build_job(shell: Shell, desk: Desk, refill: gr.Textbox, result: gr.Column) -> Page:
+def build_job(
+    shell: Shell, desk: Desk, made: PreparedData, refill: gr.Textbox, result: gr.Column
+) -> Page:
     """Build the button that prepares, and what is seen of the job.
 
     Args:
         shell: what the wizard gives.
-        desk: knows the project's data.
+        desk: knows the recipe.
+        made: knows the project's data.
         refill: gets a new text when the whole step must be filled again.
         result: holds what was made; seen only while it is what the recipe says.
 
@@ -66,60 +66,61 @@ def build_job(shell: Shell, desk: Desk, refill: gr.Textbox, result: gr.Column) -
 
     def show(project: Project) -> list[Any]:
         state = journey(shell.server.home, shell.server.queue, project).prepare
-        job = desk.job(project)
+        job = made.job(project)
         progress = read_progress(shell.server.queue, job) if job is not None else None
         works = progress is not None and progress.state in AT_WORK
         # It ended while nobody looked: the next tick takes over what it made.
         is_waiting = progress is not None and progress.state == "finished" and _is_new(project)
+        # What went wrong with another recipe is over.
+        failed = progress is not None and progress.state in _UNHAPPY and made.is_of_now(project)
         parts: list[object] = []
-        if job is not None and progress is not None and progress.state != "finished":
+        if job is not None and progress is not None and (works or failed):
             parts.append(job_view(job, progress, title=_TITLE))
-        failed = progress is not None and progress.state in ("failed", "interrupted", "stopped")
-        if state is StepState.STALE and not works:
-            parts.append(_changed(desk, project))
+        elif state is StepState.STALE:
+            parts.append(_changed(desk, made, project))
         is_stale = state is StepState.STALE
-        name = "Prepare again" if is_stale else "Try again" if failed else "Prepare"
+        name = "Try again" if failed else "Prepare again" if is_stale else "Prepare"
         is_done = state is StepState.DONE and not failed
         return [
             str(join(parts)),
-            gr.Button(visible=is_stale and not works and _can_go_back(desk, project)),
+            gr.Button(visible=is_stale and not works and _can_go_back(made, project)),
             gr.Button(visible=works),
             gr.Button(name, visible=not works and not is_done and state is not StepState.LOCKED),
             gr.Timer(active=works or is_waiting),
             # By its class: a column that becomes visible shows its hidden fields too.
-            gr.Column(elem_classes=[] if is_done and desk.data(project) is not None else [GONE]),
+            gr.Column(elem_classes=[] if is_done and made.data(project) is not None else [GONE]),
         ]
 
     def _is_new(project: Project) -> bool:
-        prepared = desk.prepared(project)
+        prepared = made.prepared(project)
         return prepared is not None and prepared.dataset_id != project.dataset
 
     part = Page([news, back, stop, start, timer, result], show)
 
     def begin(project: Project) -> list[Any]:
-        return show(desk.start(project))
+        return show(made.start(project))
 
     def end(project: Project) -> list[Any]:
-        job = desk.job(project)
+        job = made.job(project)
         if job is not None:
             shell.server.queue.stop(job)
         return show(project)
 
     def tick(project: Project) -> list[Any]:
-        job = desk.job(project)
+        job = made.job(project)
         state = shell.server.queue.state(job) if job is not None else "stopped"
         if state in AT_WORK:
             return [*show(project), gr.skip(), gr.skip()]
         is_new = state == "finished"
         if is_new:
-            project = desk.take(project)
-            data = desk.data(project)
+            project = made.take(project)
+            data = made.data(project)
             if data is not None:
                 told(f"{count(data.splits['train'].rows, 'row')} to learn from", "Prepared")
         return [*show(project), new_text(), new_text() if is_new else gr.skip()]
 
     def go_back(project: Project) -> str:
-        recipe = desk.recipe_of_data(project)
+        recipe = made.recipe_of_data(project)
         if recipe is None:
             raise DataError("The recipe of the data is gone", fix="Prepare again")
         desk.choose(project, recipe)
@@ -133,12 +134,12 @@ def build_job(shell: Shell, desk: Desk, refill: gr.Textbox, result: gr.Column) -
     return part
 
 
-def build_result(shell: Shell, desk: Desk) -> Page:
+def build_result(shell: Shell, made: PreparedData) -> Page:
     """Build what is seen of the prepared data.
 
     Args:
         shell: what the wizard gives.
-        desk: knows the project's data.
+        made: knows the project's data.
 
     Returns:
         The part.
@@ -171,17 +172,17 @@ def build_result(shell: Shell, desk: Desk) -> Page:
             ("Prompts and answers (JSONL)", "prompt_completion", export_prompt_completion),
             ("Chat messages (JSONL)", "messages", export_messages),
         ):
-            download_button(shell, label, _exporter(shell, desk, name, export), [split])
-        download_button(shell, "Recipe (JSON)", lambda project: _recipe_file(desk, project))
+            download_button(shell, label, _exporter(shell, made, name, export), [split])
+        download_button(shell, "Recipe (JSON)", lambda project: _recipe_file(made, project))
     command = piece()
     with gr.Row(elem_classes="ts-next"):
         onward = gr.Button("Next: plan", variant="primary")
 
     def show(project: Project) -> list[Any]:
-        data = desk.data(project)
+        data = made.data(project)
         if data is None:
             return [gr.skip() for _ in outputs]
-        reading = desk.reading(project)
+        reading = made.reading(project)
         return [
             str(_overview(data)),
             gr.skip() if reading is not None else new_text(),
@@ -214,17 +215,17 @@ def build_result(shell: Shell, desk: Desk) -> Page:
     outputs = [overview, look, number, *seen, borders, lengths, limit, reports, command]
 
     def turn(project: Project, at: int, with_borders: bool, *, by: int) -> list[Any]:
-        reading = desk.reading(project)
+        reading = made.reading(project)
         last = len(reading.items) - 1 if reading else 0
         at = min(max(0, int(at or 0) + by), max(0, last))
         return [at, *view(reading, at, with_borders=with_borders)]
 
     def ask(project: Project) -> list[Any]:
-        reading = desk.read(project)
+        reading = made.read(project)
         return [0, *view(reading, 0, with_borders=True), *length_views(project, reading)]
 
     def set_limit(project: Project, most: float) -> str:
-        reading = desk.reading(project)
+        reading = made.reading(project)
         if reading is None or reading.lengths is None:
             raise RunError("The lengths are not known yet", fix="Wait a moment")
         value = None if most >= reading.lengths.max_tokens else max(1, int(most))
@@ -243,68 +244,15 @@ def build_result(shell: Shell, desk: Desk) -> Page:
     return Page(outputs, show)
 
 
-def build_replay(shell: Shell, desk: Desk, refill: gr.Textbox) -> None:
-    """Build the button that takes a recipe file.
-
-    Args:
-        shell: what the wizard gives.
-        desk: keeps the recipe.
-        refill: gets a new text when the whole step must be filled again.
-    """
-    button = gr.UploadButton(
-        "Use a recipe file", file_types=[".json"], size="sm", elem_classes="ts-small-button"
-    )
-
-    def replay(project: Project, path: str) -> str:
-        upload = desk.upload(project)
-        if upload is None:
-            raise DataError("There is no table", fix="Upload one in the first step")
-        recipe = read_recipe(Path(path))
-        check_columns(recipe.mapping.columns(), [column.name for column in upload.columns])
-        desk.choose(project, recipe)
-        told("The recipe is taken over. Undo brings the former one back.")
-        return new_text()
-
-    shell.on(button.upload, replay, [button], [refill], busy=button)
-
-
-def read_recipe(path: Path) -> PrepRecipe:
-    """Read a recipe that a person brought.
-
-    Args:
-        path: a file of any content.
-
-    Returns:
-        The recipe, complete.
-
-    Raises:
-        DataError: it is no recipe, or one that this studio cannot follow.
-    """
-    fix = "Choose a recipe.json that was downloaded here"
-    try:
-        if path.stat().st_size > _MOST_RECIPE_BYTES:
-            raise DataError("The file is too large for a recipe", where=path.name, fix=fix)
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        raise DataError("The recipe cannot be read", where=path.name, fix=fix) from None
-    recipe = pruned(complete(parse(PrepRecipe, content, where=path.name, error=DataError)))
-    if len(places(recipe.template)) > MOST_PLACES:
-        raise DataError(
-            "The recipe has more slots than this page can show", where=path.name,
-            fix="Use it on the command line: python app.py prepare --recipe",
-        )  # fmt: skip
-    return recipe
-
-
 def _with(turn: Callable[..., list[Any]], by: int) -> Callable[..., list[Any]]:
     return lambda project, at, with_borders: turn(project, at, with_borders, by=by)
 
 
 def _exporter(
-    shell: Shell, desk: Desk, name: str, export: _Export
+    shell: Shell, made: PreparedData, name: str, export: _Export
 ) -> Callable[[Project, Split], tuple[str, str]]:
     def make(project: Project, split: Split) -> tuple[str, str]:
-        data = desk.data(project)
+        data = made.data(project)
         if data is None or split not in SPLITS:
             raise DataError("Nothing is prepared", fix="Prepare first")
         examples = read_split(shell.server.home.place("dataset") / data.id, split)
@@ -316,15 +264,15 @@ def _exporter(
     return make
 
 
-def _recipe_file(desk: Desk, project: Project) -> tuple[str, str]:
-    recipe = desk.recipe_of_data(project)
+def _recipe_file(made: PreparedData, project: Project) -> tuple[str, str]:
+    recipe = made.recipe_of_data(project)
     if recipe is None:
         raise DataError("The recipe of the data is gone", fix="Prepare again")
     return RECIPE, recipe.to_json()
 
 
-def _changed(desk: Desk, project: Project) -> object:
-    data, before = desk.data(project), desk.recipe_of_data(project)
+def _changed(desk: Desk, made: PreparedData, project: Project) -> object:
+    data, before = made.data(project), made.recipe_of_data(project)
     if data is not None and data.upload_id != project.upload:
         what = "Another table was uploaded."
     elif before is not None:
@@ -339,10 +287,10 @@ def _changed(desk: Desk, project: Project) -> object:
     )  # fmt: skip
 
 
-def _can_go_back(desk: Desk, project: Project) -> bool:
-    data = desk.data(project)
+def _can_go_back(made: PreparedData, project: Project) -> bool:
+    data = made.data(project)
     is_same_table = data is not None and data.upload_id == project.upload
-    return is_same_table and desk.recipe_of_data(project) is not None
+    return is_same_table and made.recipe_of_data(project) is not None
 
 
 def _overview(data: Dataset) -> object:

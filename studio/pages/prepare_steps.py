@@ -12,7 +12,7 @@ from studio.pages.page import Page, Shell, piece
 from studio.pages.plan_bases import new_text
 from studio.pages.prepare_desk import Desk
 from studio.pages.prepare_recipe import Kind, moved, with_options, with_step, without_step
-from studio.pages.prepare_views import StepCard, step_cards
+from studio.pages.prepare_step_cards import StepCard, step_cards
 from studio.projects import Project
 from studio.web.choices import sent
 from studio.web.forms import Field, component, fields_of, values_of

@@ -1,6 +1,8 @@
 """Step 4: train, watch, stop, go on, and choose the run to compare."""
 
 import functools
+import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +11,7 @@ from gradio.blocks import Block
 
 from studio.commands import train_command
 from studio.jobs.progress import RunProgress
-from studio.pages.page import Page, Shell, piece
+from studio.pages.page import Page, Shell, hidden_field, piece
 from studio.pages.train_charts import loss_chart, overlay_chart, pace_charts
 from studio.pages.train_desk import Desk, Sight
 from studio.pages.train_log import log_view, planned_steps, raw_log
@@ -23,9 +25,11 @@ from studio.web.html import callout, code, empty, heading, join, preformatted, s
 from studio.web.toasts import told
 from templates.errors import RunError
 
-_POLL_SECONDS = 1.5
+_POLL_SECONDS = 2.0
 _MOST_OVERLAID = 6
 _LABEL_TASKS = ("classification", "pair_classification")
+_LIVE = ("run", "loss", "pace", "samples", "overlay", "log", "raw")
+_TICKED = (*_LIVE, "timer", "sent", "news")
 Values = dict[str, Any]
 
 
@@ -42,6 +46,7 @@ def build(shell: Shell) -> Page:
     parts = _components()
     outputs = list(parts.values())
     chosen, overlaid = parts["chosen"], parts["overlaid"]
+    ticked = [parts[name] for name in _TICKED]
 
     def in_order(values: Mapping[str, Any]) -> list[Any]:
         return [values.get(name, gr.skip()) for name in parts]
@@ -65,39 +70,42 @@ def build(shell: Shell) -> Page:
             values["overlaid"] |= {"value": overlay}
             values |= {"name": about.name, "note": about.note}
             values |= _live(desk, sight, sight.run, overlay)
-        values["seen"] = _seen(desk, sight, values)
+        values["known"] = json.dumps(_known(desk, sight))
+        values["sent"] = json.dumps(_digests(values))
         return values
 
     def show(project: Project) -> list[Any]:
         return in_order(whole(project))
 
-    def tick(project_id: str, choice: str, overlay: list[str], seen: Values) -> list[Any]:
-        """Fill what has changed since the last look; the rest costs the browser nothing."""
-        unchanged = [gr.skip() for _ in shell.head]
+    def tick(project_id: str, choice: str, overlay: list[str], known: str, sent: str) -> list[Any]:
+        """Fill what has changed since the last look; the rest costs the browser nothing.
+
+        It goes past Gradio's queue, which costs more than all of this; so it cannot show a toast.
+        Whatever is more than the next steps of a run, and trouble too, is left to `news`.
+        """
+        if not project_id:
+            return [gr.skip() for _ in _TICKED]
         try:
-            project = server.projects.read(project_id) if project_id else None
-            if project is None:
-                return [*in_order({"timer": gr.update(active=False)}), *unchanged]
+            project = server.projects.read(project_id)
             sight = desk.look(project, choice)
             values = _live(desk, sight, sight.run, overlay) if sight.run else {}
-            head = unchanged
-            now = _seen(desk, sight, values)
-            if now["signature"] != seen.get("signature"):
-                values |= _frame(desk, sight)
-                now = _seen(desk, sight, values)
-                head = shell.show_head(project)
-                _tell(shell, desk, sight, seen)
-        except Exception as error:  # once, and not again every second
-            shell.toasts.show(error)
-            return [*in_order({"timer": gr.update(active=False)}), *unchanged]
-        before = seen.get("digests", {})
-        digests = {**before, **now["digests"]}
-        changed = {
-            name: value for name, value in values.items() if before.get(name) != digests[name]
-        }
-        if changed:
-            changed["seen"] = {**now, "digests": digests}
-        return [*in_order(changed), *head]
+            before, now = json.loads(sent or "{}"), _digests(values)
+            changed = {name: values[name] for name in now if before.get(name) != now[name]}
+            if changed:
+                changed["sent"] = json.dumps(before | now)
+            signature = _known(desk, sight)["signature"]
+            if signature != json.loads(known or "{}").get("signature"):
+                changed["news"] = signature
+        except Exception:  # once, and not again every second
+            changed = {"timer": gr.update(active=False), "news": f"trouble at {time.time()}"}
+        return [changed.get(name, gr.skip()) for name in _TICKED]
+
+    def take_news(project: Project, choice: str, overlay: list[str], known: str) -> list[Any]:
+        _tell(shell, desk, desk.look(project, choice), json.loads(known or "{}"))
+        values = whole(project, choice, overlay=overlay)
+        for name in ("name", "note"):  # somebody may be writing there
+            values.pop(name, None)
+        return in_order(values)
 
     def start(project: Project) -> list[Any]:
         name = desk.start(project)
@@ -135,10 +143,11 @@ def build(shell: Shell) -> Page:
     def look(project: Project, choice: str, overlay: list[str]) -> list[Any]:
         return in_order(whole(project, choice, overlay=overlay))
 
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     parts["timer"].tick(
-        tick, [shell.project, chosen, overlaid, parts["seen"]], [*outputs, *shell.head], **quiet
-    )
+        tick, [shell.project, chosen, overlaid, parts["known"], parts["sent"]], ticked,
+        queue=False, api_visibility="private", show_progress="hidden",
+    )  # fmt: skip
+    shell.on(parts["news"].change, take_news, [chosen, overlaid, parts["known"]], outputs)
     shell.on(parts["start"].click, start, outputs=outputs, busy=parts["start"])
     shell.on(parts["again"].click, again, [chosen], outputs, busy=parts["again"])
     kept = [chosen, overlaid]
@@ -213,7 +222,8 @@ def _components() -> dict[str, Any]:
     with gr.Row(elem_classes="ts-next"):
         made["onward"] = gr.Button("Next: compare", variant="primary", visible=False)
     made["timer"] = gr.Timer(_POLL_SECONDS, active=False)
-    made["seen"] = gr.State({})
+    # In the browser: for a gr.State each tab would hold a connection, and browsers have but six.
+    made |= {name: hidden_field() for name in ("known", "sent", "news")}
     return made
 
 
@@ -334,24 +344,32 @@ def _run_frame(desk: Desk, sight: Sight, run: Run) -> Values:
     }  # fmt: skip
 
 
-def _seen(desk: Desk, sight: Sight, values: Values) -> Values:
-    """Remember what a tab shows, to send it only what is new."""
+def _known(desk: Desk, sight: Sight) -> Values:
+    """What a tab knows of the runs; when it is something else, there is news."""
     signature = (
         sight.project.id, sight.project.plan, sight.project.run, sight.run and sight.run.id,
         tuple((run.id, run.state, run.about, desk.is_stopping(run)) for run in sight.runs),
         tuple(desk.server.queue.waiting()), desk.server.trouble,
     )  # fmt: skip
     return {
-        "signature": repr(signature),
+        "signature": _digest(signature),
         "at_work": [run.id for run in sight.runs if run.is_at_work],
-        "digests": {name: hash(repr(value)) for name, value in values.items()},
     }
 
 
-def _tell(shell: Shell, desk: Desk, sight: Sight, seen: Values) -> None:
+def _digests(values: Values) -> dict[str, str]:
+    """Remember what a tab was sent, to send it only what is new."""
+    return {name: _digest(values[name]) for name in _LIVE if name in values}
+
+
+def _digest(value: object) -> str:
+    return f"{hash(repr(value)) & (1 << 64) - 1:x}"
+
+
+def _tell(shell: Shell, desk: Desk, sight: Sight, known: Values) -> None:
     """Say what has ended since the last look."""
     for run in sight.runs:
-        if run.id not in seen.get("at_work", ()) or run.is_at_work:
+        if run.id not in known.get("at_work", ()) or run.is_at_work:
             continue
         if run.state == "finished":
             told(f"{run.name} is trained. Next: compare it with prompting", "Training finished")

@@ -86,6 +86,17 @@
       attributes: true, attributeFilter: ["checked", "value", "data-studio-name"], subtree: true,
     });
   };
+  // Gradio tells screen readers another name of its upload fields than the one that is seen.
+  let isDue = false;
+  new MutationObserver(() => {
+    if (isDue) return;
+    isDue = true;
+    requestAnimationFrame(() => {
+      isDue = false;
+      for (const field of document.querySelectorAll("button[aria-dropeffect][aria-label]"))
+        field.removeAttribute("aria-label");
+    });
+  }).observe(document.documentElement, { childList: true, subtree: true });
   document.body ? start() : document.addEventListener("DOMContentLoaded", start);
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-studio-copy]");

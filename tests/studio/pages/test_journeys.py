@@ -13,6 +13,7 @@ from studio.projects import Projects
 from tests.data_prep.workbooks import sheet, table_sheet, workbook
 from tests.hub_server import USER, WRITE_TOKEN, Hub, serve_publish_hub
 from tests.studio.jobs.running import end_workers
+from tests.studio.pages.accessible import grave_violations
 from tests.studio.pages.browsing import open_studio, visit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -37,6 +38,8 @@ def reload_finds(page: Page, step: str) -> None:
     page.reload()
     expect(page.locator(f"#to-{step}")).to_have_attribute("aria-current", "step")
     expect(page).to_have_url(re.compile(f"step={step}"))
+    page.wait_for_timeout(1000)  # what the page asks of its child processes arrives a little later
+    assert grave_violations(page) == []
 
 
 def test_from_the_start_screen_to_a_published_adapter(

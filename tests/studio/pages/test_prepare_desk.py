@@ -9,9 +9,10 @@ import pytest
 
 from data_prep.upload import read_upload
 from studio.home import Home
+from studio.pages.prepare_data import PreparedData
 from studio.pages.prepare_desk import Desk
 from studio.pages.prepare_recipe import with_column, with_wording, without_step
-from studio.pages.prepare_result import read_recipe
+from studio.pages.prepare_replay import read_recipe
 from studio.projects import Project
 from studio.server import Server
 from templates.errors import DataError
@@ -87,26 +88,30 @@ def test_a_recipe_that_does_not_fit_says_why(server: Server, project: Project) -
     tried = desk.try_out(project)
     assert tried.rehearsal is None
     assert "No column is mapped to text" in str(tried.error)
+    with pytest.raises(DataError, match="No column is mapped to text"):
+        PreparedData(server, desk).start(project)
+    assert server.projects.read(project.id).prepare_job == ""
 
 
 def test_a_project_without_its_table_is_no_mistake(server: Server, project: Project) -> None:
     desk = Desk(server)
+    made = PreparedData(server, desk)
     gone = server.projects.change(project.id, upload="up-gone", dataset="ds-gone")
     assert desk.upload(gone) is None
     assert desk.tried(gone) is None
-    assert desk.data(gone) is None
-    assert desk.recipe_of_data(gone) is None
+    assert made.data(gone) is None
+    assert made.recipe_of_data(gone) is None
     with pytest.raises(DataError, match="no table"):
         desk.recipe(gone)
 
 
 def test_a_double_click_starts_one_job(server: Server, project: Project) -> None:
-    desk, together = Desk(server), Barrier(2)
+    made, together = PreparedData(server, Desk(server)), Barrier(2)
     server.queue.advance = lambda: None  # type: ignore[method-assign]  # it shall wait
 
     def press() -> None:
         together.wait()
-        desk.start(project)
+        made.start(project)
 
     threads = [Thread(target=press) for _ in range(2)]
     for thread in threads:
@@ -116,7 +121,7 @@ def test_a_double_click_starts_one_job(server: Server, project: Project) -> None
     assert len(server.queue.waiting()) == 1
     after = server.projects.read(project.id)
     assert after.prepare_job == server.queue.waiting()[0]
-    assert desk.start(after) == after
+    assert made.start(after) == after
     assert len(server.queue.waiting()) == 1
 
 

@@ -6,12 +6,11 @@ from hypothesis import strategies as st
 
 from data_prep.recipe import DEFAULT_STEPS, PrepRecipe, Step, propose
 from data_prep.upload import Upload, read_upload
+from studio.pages.prepare_differences import differences, is_same_edit
 from studio.pages.prepare_recipe import (
     column_of,
-    differences,
     doubt_of,
     escaped,
-    is_same_edit,
     moved,
     places,
     problem_of,

@@ -7,18 +7,14 @@ import pytest
 from data_prep.rehearsal import Rehearsal, ShownFinding, ShownRow
 from data_prep.upload import Column
 from engine.planning.shown import LengthBin, LengthReport, PreviewItem, TokenPiece
+from studio.pages.prepare_lengths import length_view, lost, tokens
+from studio.pages.prepare_step_cards import StepCard, marked_difference, step_cards
 from studio.pages.prepare_views import (
-    StepCard,
     column_cards,
     findings,
     label_words,
-    length_view,
-    lost,
-    marked_difference,
     rendered,
     split_view,
-    step_cards,
-    tokens,
 )
 from templates.builtin import TEMPLATES
 from templates.dataset import Change, StepReport

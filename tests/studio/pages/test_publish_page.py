@@ -151,7 +151,7 @@ def test_from_a_run_to_the_hub(
         page.set_default_timeout(WAIT)
         expect(page.get_by_role("radio", name="Adapter")).to_be_checked(timeout=WAIT)
         expect(page.get_by_text("Nobody has compared this run")).to_be_visible()
-        title = page.get_by_label("Title", exact=True)
+        title = page.get_by_label("Title")
         title.fill(f"Tickets {NAUGHTY} of anna@example.com")
         page.get_by_role("button", name="Make the folder").dblclick()
         expect(page.get_by_text("is written and checked")).to_be_visible(timeout=WAIT)
