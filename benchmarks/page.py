@@ -191,13 +191,16 @@ def tabs(setting: Setting) -> Iterator[Figure]:
             open_studio(home.root) as studio,
             visit(setting.browser, studio.address) as (page, _),
         ):
-            nobody = shares(page, studio, setting.num_rounds)
+            page.wait_for_timeout(5000)
+            alone: list[float] = []
             for name, project in (("training", trained), ("finished", finished)):
+                before = shares(page, studio, setting.num_rounds)
                 with many_tabs(page, studio, project):
                     taken = shares(page, studio, setting.num_rounds)
-                extra = [share - statistics.median(nobody) for share in taken]
+                extra = [share - statistics.median(before) for share in taken]
                 yield Figure(f"{NUM_TABS} tabs on a {name} run", "%", 5.0, extra)
-            yield Figure("  the server without them", "%", None, nobody)
+                alone += before
+            yield Figure("  the server without them", "%", None, alone)
     finally:
         end_workers(home)
 

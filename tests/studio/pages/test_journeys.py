@@ -95,8 +95,8 @@ def test_from_the_start_screen_to_a_published_adapter(
 def publish(page: Page, repo_id: str) -> None:
     press(page, "Make the folder")
     expect(page.get_by_text("adapter_model.safetensors").first).to_be_visible(timeout=_LONG)
-    page.get_by_label("Repository", exact=False).first.fill(repo_id)
-    page.locator("input[type=password]").first.fill(WRITE_TOKEN)
+    page.get_by_label("Repository").fill(repo_id)
+    page.get_by_label("Token that may write").fill(WRITE_TOKEN)
     press(page, "Publish to the Hub")
     expect(page.get_by_text("Your model is published").first).to_be_visible(timeout=_LONG)
 

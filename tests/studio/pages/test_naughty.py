@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +45,7 @@ FORMULA = "=cmd|' /C calc'!A0"
 ALL = (
     IMAGE, SCRIPT, STYLE, ADDRESS, PICTURE, LINK, BRACES, DOLLAR, TURNED, CONTROL, LONG, FORMULA,
 )  # fmt: skip
+expect.set_options(timeout=30_000)  # machines of tests are busy
 LABELS = (FORMULA, IMAGE, SCRIPT)
 FILE = "<img src=x onerror=alert(1)>.csv"  # no file's name holds a slash
 # What must stand on each step, as text.
@@ -65,6 +65,11 @@ CONTENT = {
     Step.COMPARE: "#project-view .ts-verdict",
     Step.PUBLISH: "#project-view .ts-card-page",
 }
+# Opens whatever is folded.
+UNFOLD = """() => {
+  document.querySelectorAll("button.label-wrap:not(.open)").forEach((one) => one.click());
+  document.querySelectorAll("details").forEach((one) => one.open = true);
+}"""
 # What a text has become if it was taken for markup.
 MARKUP = """() => [...document.querySelectorAll("*")].filter((one) =>
   [...one.attributes].some((attribute) => attribute.value.startsWith("javascript:")
@@ -77,14 +82,14 @@ MARKUP = """() => [...document.querySelectorAll("*")].filter((one) =>
 
 
 def write_table(folder: Path) -> Path:
-    """Short tickets that can be learned, and then every naughty text once."""
+    """Every naughty text once, and short tickets that can be learned."""
     path = folder / FILE
-    rows = [
+    rows = [(text, LABELS[place % 3], text) for place, text in enumerate(ALL)]
+    rows += [
         (f"{SCRIPT} {word} {number}", LABELS[place], BRACES)
         for number in range(16)
         for place, word in enumerate(("invoice", "parcel", "kettle"))
     ]
-    rows += [(text, LABELS[place % 3], text) for place, text in enumerate(ALL)]
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([(SCRIPT, IMAGE, FORMULA), *rows])
     return path
@@ -115,7 +120,8 @@ def make_project(folder: Path) -> tuple[Home, Project]:
     (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
     verb(home, "upload", write_table(folder))
     verb(
-        home, "prepare", "--task", "classification", "--base", base, "--input", f"text={SCRIPT}", "--label", IMAGE,
+        home, "prepare", "--base", base, "--task", "classification",
+        "--input", f"text={SCRIPT}", "--label", IMAGE,
         "--instruction", f"{STYLE} {LINK} {{labels}}", "--separator", f" {DOLLAR}:",
     )  # fmt: skip
     dataset = home.find("dataset", "latest")
@@ -164,31 +170,37 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Home, Proje
 
 def must_be_text(page: Page, seen: Seen, texts: tuple[str, ...] = ()) -> None:
     for text in texts:
-        expect(page.locator("body")).to_contain_text(text, timeout=30_000)
+        expect(page.locator("body")).to_contain_text(text)
     assert page.evaluate(MARKUP) == []
-    wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
-    assert wide <= 0
     seen.must_be_clean()
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+def must_fit(page: Page) -> None:
+    """No text makes the page wider than a telephone, or than a screen."""
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_on_every_step_texts_stay_texts(
-    made: tuple[Home, Project, Studio], browser: Browser, width: int
+    made: tuple[Home, Project, Studio], browser: Browser
 ) -> None:
     _, project, studio = made
-    with visit(browser, studio.address, width=width) as (page, seen):
-        names = (IMAGE, SCRIPT, STYLE, ADDRESS, PICTURE, LINK, BRACES, DOLLAR, FORMULA)
-        must_be_text(page, seen, names)
+    with visit(browser, studio.address) as (page, seen):
+        # Two pages of a list; the newest first, what cannot be printed left out.
+        must_be_text(page, seen, (IMAGE, FORMULA, LONG[:100], "bell  escape", "to egap", DOLLAR))
+        page.get_by_role("button", name="Older").click()
+        must_be_text(page, seen, (BRACES, LINK, PICTURE, ADDRESS, STYLE, SCRIPT))
+        must_fit(page)
         page.goto(f"{studio.origin}/?project={project.id}&step=upload")
         for step in STEPS:
             page.locator(f"#to-{step.value}").click()
-            page.locator(CONTENT[step]).locator("visible=true").first.wait_for(timeout=60_000)
+            expect(page.locator(CONTENT[step]).locator("visible=true").first).to_be_visible()
             expect(page.locator(".ts-brand")).to_contain_text(IMAGE)
             assert IMAGE in page.title()
-            for closed in page.locator("button.label-wrap:not(.open):visible").all():
-                closed.click()
-            page.evaluate("document.querySelectorAll('details').forEach((one) => one.open = true)")
+            page.evaluate(UNFOLD)
             must_be_text(page, seen, SHOWN[step])
+            must_fit(page)
 
 
 def test_toasts_tell_texts(
@@ -220,9 +232,8 @@ def test_no_table_that_is_taken_away_holds_a_formula(
     _, project, studio = made
     with visit(browser, studio.address) as (page, seen):
         page.goto(f"{studio.origin}/?project={project.id}&step=compare")
-        buttons = page.get_by_role("button", name=re.compile(r"\(CSV\)"))
-        expect(buttons).to_have_count(2)
-        for button in buttons.all():
+        for name in ("all answers (CSV)", "the answers (CSV)"):
+            button = page.get_by_role("button", name=name)
             with page.expect_download() as download:
                 button.click()
             content = Path(download.value.path()).read_text(encoding="utf-8")
