@@ -139,7 +139,7 @@ def clicks(setting: Setting) -> Iterator[Figure]:
                     there[step].append(complete)
         for step in STEPS:
             yield Figure(f"{step.value}: something changed", "ms", 200.0, changed[step])
-            yield Figure("  its content is there", "ms", None, there[step])
+            yield Figure(f"  {step.value} is there", "ms", None, there[step])
 
 
 def large_table(setting: Setting) -> Iterator[Figure]:

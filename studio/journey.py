@@ -113,7 +113,7 @@ def _states(home: Home, queue: Queue, project: Project) -> Iterator[StepState]:
     run = run_of(home, project)
     finished = run is not None and queue.state(run) == "finished"
     at_work = any(_is_at_work(home, queue, name) for name in project.runs)
-    is_fresh = finished and plan is not None and run is not None and planned(run) == plan
+    is_fresh = run is not None and plan is not None and _is_of_plan(run, plan)
     yield _state(plan is not None, at_work, finished, is_fresh)
     for name, record in ((project.compare_job, COMPARISON), (project.publish_job, PUBLICATION)):
         job = home.job(name) if name else None
@@ -198,7 +198,7 @@ def _is_dataset_of(home: Home, dataset: Dataset, project: Project) -> bool:
     if project.recipe is None:
         return True
     from_file = home.place("dataset") / dataset.id / RECIPE
-    with suppress(OSError):
+    with suppress(OSError, StudioError):  # a recipe of another version is not this one
         return sha256_of_bytes(from_file.read_bytes()) == _recipe_sha256(project)
     return False
 
@@ -210,6 +210,12 @@ def _recipe_sha256(project: Project) -> str:
 
 def _is_at_work(home: Home, queue: Queue, name: str) -> bool:
     return bool(name) and home.job(name).folder.is_dir() and queue.state(home.job(name)) in _AT_WORK
+
+
+def _is_of_plan(run: Job, plan: TrainPlan) -> bool:
+    with suppress(StudioError):
+        return planned(run) == plan
+    return False
 
 
 def _run_of(job: Job) -> str:

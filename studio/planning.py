@@ -75,7 +75,7 @@ def keep_plan(home: Home, plan: TrainPlan, estimate: CostEstimate, *, force: boo
         raise PlanError(
             estimate.blockers[0].removesuffix("."),
             where="estimate",
-            fix="Change the plan, or keep it all the same with --force",
+            fix="Change the plan, or ask for it all the same (on the command line: --force)",
         )
     path = home.new("plan").with_suffix(".yaml")
     write_atomically(path, write_plan(plan))

@@ -5,6 +5,7 @@ What is done, and what an earlier change has made stale, is derived from them ea
 """
 
 import fcntl
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from templates.files import canonical_json, disk_errors, write_atomically
 from templates.values import Value, parse
 
 _MOST_EARLIER = 30
+_ID = re.compile(r"project-[0-9a-z-]+")
 
 
 def _line(value: object) -> object:
@@ -129,7 +131,12 @@ class Projects:
         Raises:
             RunError: there is none with this id, or its file is damaged.
         """
-        return _read(self._home.find("project", name))
+        path = self._home.place("project") / f"{name}.json"
+        if not _ID.fullmatch(name) or not path.is_file():
+            raise RunError(
+                f"There is no project {name!r} any more", fix="Open another one on the start page"
+            )
+        return _read(path)
 
     def change(self, name: str, **changes: Any) -> Project:
         """Change some fields of a project, whatever another tab does at the same time.
@@ -226,7 +233,7 @@ class Projects:
             RunError: there is no such project, or the disk refuses.
         """
         with disk_errors("the project"):
-            self._home.find("project", name).unlink(missing_ok=True)
+            (self._home.place("project") / f"{self.read(name).id}.json").unlink()
 
     def _save(self, project: Project) -> None:
         path = self._home.place("project") / f"{project.id}.json"

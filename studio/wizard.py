@@ -4,7 +4,6 @@ Nothing that matters lives in this process or in the browser but the id of the o
 name of the step, which stand in the address too.
 """
 
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -95,7 +94,7 @@ def build_wizard(server: Server) -> gr.Blocks:
             """Fill what is seen; whatever is hidden stays as it is until it is opened."""
             if project is None or step is None:
                 head = [_brand(""), _words(_TITLE), *(gr.skip() for _ in STEPS)]
-                hidden = [gr.skip() for page in pages.values() for _ in page.outputs]
+                hidden = [value for page in pages.values() for value in _left_alone(page)]
                 shown = first.show(_NOBODY)
                 return [
                     gr.skip(), gr.Column(elem_classes=[]), gr.Column(elem_classes=_GONE), *head,
@@ -107,8 +106,17 @@ def build_wizard(server: Server) -> gr.Blocks:
                 *(gr.skip() for _ in first.outputs),
             ]  # fmt: skip
             for name, page in pages.items():
-                shown = page.show(project) if name is step else [gr.skip()] * len(page.outputs)
-                values += _checked(shown, page, name)
+                values += _shown(page, project) if name is step else _left_alone(page)
+            return values
+
+        def _shown(page: Page, project: Project) -> Sequence[Any]:
+            """Fill a step; where that fails it is open all the same, with a message."""
+            try:
+                values = page.show(project)
+            except Exception as error:
+                shell.toasts.show(error)
+                return _left_alone(page)
+            assert len(values) == len(page.outputs), "one value for each output"
             return values
 
         def arrive(request: gr.Request) -> tuple[str, str]:
@@ -134,11 +142,11 @@ def build_wizard(server: Server) -> gr.Blocks:
             js="(project, step) => { studio.showAddress(project, step); studio.top(); }",
         )  # fmt: skip
         words.change(None, words, None, js="(text) => studio.tell(JSON.parse(text))", **quiet)
+        # In the browser alone, so that a press is answered at once; what it opens comes after.
         for step, button in buttons.items():
-            button.click(functools.partial(str, step.value), None, shell.step, queue=False, **quiet)
-        home_button.click(
-            lambda: ("", "start"), None, [shell.project, shell.step], queue=False, **quiet
-        )
+            button.click(None, None, shell.step, js=f"() => {json.dumps(step.value)}", **quiet)
+        # A real departure: what still runs for this project cannot write into the next one.
+        home_button.click(None, None, None, js="() => studio.leave()", **quiet)
         theme_button.click(None, None, None, js="() => studio.turnTheme()", **quiet)
         blocks.load(guarded(arrive), None, [shell.project, shell.step], **quiet)
     blocks.queue(default_concurrency_limit=16, max_size=64, api_open=False)
@@ -148,9 +156,8 @@ def build_wizard(server: Server) -> gr.Blocks:
 _NOBODY = Project(id="", name="none", created_at=0.0)
 
 
-def _checked(values: Sequence[Any], page: Page, step: Step) -> Sequence[Any]:
-    assert len(values) == len(page.outputs), f"{step}: one value for each output"
-    return values
+def _left_alone(page: Page) -> Sequence[Any]:
+    return [gr.skip()] * len(page.outputs)
 
 
 def _brand(project_name: str) -> str:

@@ -21,7 +21,7 @@ from studio.pages.compare_rows import (
 from studio.pages.compare_subject import Subject, read_subject
 from studio.pages.compare_verdict import NAMES, deciding_title
 from studio.pages.download import download_button
-from studio.pages.page import Page, Shell, piece
+from studio.pages.page import Page, Shell, hidden_number, piece
 from studio.projects import Project
 from studio.records import PREDICTIONS
 from studio.web.html import callout, section
@@ -71,7 +71,7 @@ def build(shell: Shell) -> Page:
             info="Right and wrong as the deciding metric counts it.",
         )  # fmt: skip
         rows = piece(elem_classes=("ts-emptied",))
-        page = gr.Number(0, visible="hidden", precision=0)
+        page = hidden_number()
         with gr.Row(elem_classes="ts-turn"):
             back = gr.Button("← Earlier rows", size="sm", elem_classes="ts-small-button")
             place = piece(elem_classes=("ts-emptied",))

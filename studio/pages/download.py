@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 from gradio.components import Component
 
-from studio.pages.page import Shell
+from studio.pages.page import Shell, hidden_field
 from studio.projects import Project
 from templates.files import disk_errors, write_atomically
 
@@ -40,7 +40,7 @@ def download_button(
         The button.
     """
     button = gr.Button(label, size="sm", elem_classes="ts-small-button")
-    path = gr.Textbox(visible="hidden")
+    path = hidden_field()
 
     def written(project: Project, *values: object) -> str:
         name, content = make(project, *values)

@@ -6,6 +6,7 @@ handler gets the project as it is now. So a reload, a second tab and the next se
 
 import functools
 import inspect
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -105,8 +106,9 @@ class Shell:
         progress = {"show_progress": "full", "show_progress_on": busy} if busy is not None else {
             "show_progress": "hidden"
         }  # fmt: skip
+        is_tick = getattr(trigger, "event_name", "") == "tick"
         return trigger(
-            self.toasts.guarded(wrapped),
+            self.toasts.guarded(wrapped, is_repeated=is_tick),
             [self.project, *inputs],
             [*shown, *self.head],
             **{"api_visibility": "private", **progress, **event},
@@ -145,3 +147,26 @@ def hidden_field(elem_id: str | None = None) -> gr.Textbox:
         The field.
     """
     return gr.Textbox(elem_id=elem_id, elem_classes="ts-hidden", show_label=False, container=False)
+
+
+def hidden_number(elem_id: str | None = None) -> gr.Number:
+    """Place a whole number, zero at first, that only the page itself writes to.
+
+    Args:
+        elem_id: for what writes to it in the browser.
+
+    Returns:
+        The field.
+    """
+    return gr.Number(
+        0, precision=0, elem_id=elem_id, elem_classes="ts-hidden", show_label=False, container=False
+    )
+
+
+def new_text() -> str:
+    """Make a text that no field holds yet, so that setting it is a change.
+
+    Returns:
+        Digits.
+    """
+    return str(time.time_ns())

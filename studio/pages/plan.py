@@ -6,8 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from studio.pages.page import Page, Shell, hidden_field, piece
-from studio.pages.plan_bases import build_bases, new_text
+from studio.pages.page import Page, Shell, hidden_field, new_text, piece
+from studio.pages.plan_bases import build_bases
 from studio.pages.plan_cost import build_cost
 from studio.pages.plan_desk import Desk
 from studio.pages.plan_methods import build_methods

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from engine.bases import BaseCard
 from studio.jobs.progress import read_progress
-from studio.pages.page import Page, Shell, hidden_field, piece
+from studio.pages.page import Page, Shell, hidden_field, new_text, piece
 from studio.pages.plan_desk import Desk
 from studio.projects import Project
 from studio.web.choices import Choice, choice_cards, sent
@@ -129,15 +129,6 @@ def build_bases(shell: Shell, desk: Desk, refresh: gr.Textbox) -> Page:
     for trigger in (search.click, query.submit):
         shell.on(trigger, find, [query], [listed, searched], busy=listed)
     return Page([listed, *state], lambda project: [show_list(project), *show_state(project)])
-
-
-def new_text() -> str:
-    """Make a text that no field holds yet, so that setting it is a change.
-
-    Returns:
-        Digits.
-    """
-    return str(time.time_ns())
 
 
 def base_list(cards: Sequence[BaseCard], chosen: str) -> Markup:

@@ -5,8 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.pages.page import Page, Shell, piece
-from studio.pages.plan_bases import new_text
+from studio.pages.page import Page, Shell, hidden_field, new_text, piece
 from studio.pages.prepare_columns import build_columns
 from studio.pages.prepare_data import PreparedData
 from studio.pages.prepare_desk import Desk
@@ -30,8 +29,8 @@ def build(shell: Shell) -> Page:
     """
     desk = Desk(shell.server)
     made = PreparedData(shell.server, desk)
-    changed = gr.Textbox(visible="hidden")  # a new text: the recipe is to be tried
-    refill = gr.Textbox(visible="hidden")  # a new text: everything is to be filled again
+    changed = hidden_field()  # a new text: the recipe is to be tried
+    refill = hidden_field()  # a new text: everything is to be filled again
     with gr.Row(elem_classes="ts-heading-row"):
         piece(heading(
             "Prepare your examples",

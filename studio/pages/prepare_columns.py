@@ -9,8 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from data_prep.upload import Column
-from studio.pages.page import Page, Shell, piece
-from studio.pages.plan_bases import new_text
+from studio.pages.page import Page, Shell, hidden_field, new_text, piece
 from studio.pages.prepare_desk import Desk
 from studio.pages.prepare_recipe import (
     column_of,
@@ -67,10 +66,10 @@ def build_columns(shell: Shell, desk: Desk, changed: gr.Textbox, refill: gr.Text
     """
     piece(section("Task", "What shall the model learn from your table?"))
     guess = piece()
-    task = gr.Textbox(visible="hidden", elem_id=_TASK)
+    task = hidden_field(_TASK)
     tasks = piece(elem_classes=["ts-tasks"])
     piece(section("Columns", "Click what a column is used for, or choose in the lists."))
-    use = gr.Textbox(visible="hidden", elem_id=_USE)
+    use = hidden_field(_USE)
     cards = piece()
     with gr.Row(elem_classes="ts-fields"):
         # As many as anybody needs; those that the wording has no slot for are hidden.
@@ -79,7 +78,7 @@ def build_columns(shell: Shell, desk: Desk, changed: gr.Textbox, refill: gr.Text
             for _ in range(MOST_PLACES)
         ]
     # Which place each field stands for, so that no late answer meets another field's place.
-    order = gr.Textbox(visible="hidden")
+    order = hidden_field()
 
     def show(project: Project) -> list[Any]:
         upload = desk.upload(project)

@@ -21,7 +21,7 @@ from data_prep.recipe import (
 )
 from data_prep.rehearsal import Rehearsal, ShownRow
 from data_prep.upload import Upload, load_upload
-from studio.pages.plan_bases import new_text
+from studio.pages.page import new_text
 from studio.pages.prepare_differences import is_same_edit
 from studio.pages.prepare_recipe import Kind, pruned
 from studio.projects import Project

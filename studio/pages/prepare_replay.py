@@ -7,8 +7,7 @@ import gradio as gr
 
 from data_prep.mapping import check_columns
 from data_prep.recipe import PrepRecipe, complete
-from studio.pages.page import Shell
-from studio.pages.plan_bases import new_text
+from studio.pages.page import Shell, new_text
 from studio.pages.prepare_columns import MOST_PLACES
 from studio.pages.prepare_desk import Desk
 from studio.pages.prepare_recipe import places, pruned

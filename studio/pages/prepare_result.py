@@ -13,8 +13,7 @@ from studio.commands import prepare_command
 from studio.jobs.progress import read_progress
 from studio.journey import StepState, journey
 from studio.pages.download import download_button
-from studio.pages.page import Page, Shell, piece
-from studio.pages.plan_bases import new_text
+from studio.pages.page import Page, Shell, hidden_field, hidden_number, new_text, piece
 from studio.pages.plan_settings import with_setting
 from studio.pages.prepare_data import PreparedData, Reading
 from studio.pages.prepare_desk import Desk, step_titles
@@ -61,7 +60,7 @@ def build_job(
             back = gr.Button("Go back to what was prepared", visible=False, min_width=200)
             stop = gr.Button("Stop", visible=False, min_width=120)
             start = gr.Button("Prepare", variant="primary")
-    arrived = gr.Textbox(visible="hidden")  # a new text: look at what was made
+    arrived = hidden_field()  # a new text: look at what was made
     timer = gr.Timer(1.5, active=False)
 
     def show(project: Project) -> list[Any]:
@@ -87,7 +86,7 @@ def build_job(
             gr.Button(visible=works),
             gr.Button(name, visible=not works and not is_done and state is not StepState.LOCKED),
             gr.Timer(active=works or is_waiting),
-            # By its class: a column that becomes visible shows its hidden fields too.
+            # By its class, so that it is in its place before it is scrolled to.
             gr.Column(elem_classes=[] if is_done and made.data(project) is not None else [GONE]),
         ]
 
@@ -146,8 +145,8 @@ def build_result(shell: Shell, made: PreparedData) -> Page:
     """
     overview = piece()
     piece(section("What the model reads", "Training examples, token by token."))
-    look = gr.Textbox(visible="hidden")
-    number = gr.Number(0, visible="hidden", precision=0)
+    look = hidden_field()
+    number = hidden_number()
     example = piece()
     with gr.Row(elem_classes="ts-train-buttons"):
         earlier = gr.Button("Previous example", elem_classes="ts-small-button")

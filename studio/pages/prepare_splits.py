@@ -67,9 +67,7 @@ def build_splits(shell: Shell, desk: Desk, changed: gr.Textbox) -> Page:
 
     outputs: list[Block] = [validation, test, *numbers]
 
-    def set_shares(
-        project: Project, validation: float, test: float, *, keeps: str
-    ) -> list[Any]:
+    def set_shares(project: Project, validation: float, test: float, *, keeps: str) -> list[Any]:
         if shares(desk.recipe(project)) == [validation, test]:  # as it was filled in
             return [gr.skip(), gr.skip()]
         recipe = with_shares(desk.recipe(project), validation, test, keeps=keeps)

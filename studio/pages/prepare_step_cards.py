@@ -151,6 +151,8 @@ def marked_difference(before: str, after: str) -> Markup:
 
 def _seen(text: str) -> str:
     """Make spaces visible that came or went."""
-    return text.replace("\n", "⏎\n").replace("\t", "⇥") if text.strip() else "".join(
-        {"\n": "⏎\n", "\t": "⇥"}.get(char, "·") for char in text
+    return (
+        text.replace("\n", "⏎\n").replace("\t", "⇥")
+        if text.strip()
+        else "".join({"\n": "⏎\n", "\t": "⇥"}.get(char, "·") for char in text)
     )

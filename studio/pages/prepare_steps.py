@@ -8,8 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from data_prep.recipe import all_augmenters, all_cleaners
-from studio.pages.page import Page, Shell, piece
-from studio.pages.plan_bases import new_text
+from studio.pages.page import Page, Shell, hidden_field, new_text, piece
 from studio.pages.prepare_desk import Desk
 from studio.pages.prepare_recipe import Kind, moved, with_options, with_step, without_step
 from studio.pages.prepare_step_cards import StepCard, step_cards
@@ -44,8 +43,8 @@ def build_steps(
     Returns:
         The lists, which say something new after every trial; and the forms with their options.
     """
-    switch = gr.Textbox(visible="hidden", elem_id=_SWITCH)
-    move = gr.Textbox(visible="hidden", elem_id=_MOVE)
+    switch = hidden_field(_SWITCH)
+    move = hidden_field(_MOVE)
     lists: dict[Kind, gr.HTML] = {}
     forms: dict[tuple[Kind, str], gr.Accordion] = {}
     made: dict[tuple[Kind, str], list[Component]] = {}

@@ -6,8 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from studio.pages.page import Page, Shell, piece
-from studio.pages.plan_bases import new_text
+from studio.pages.page import Page, Shell, hidden_field, new_text, piece
 from studio.pages.prepare_columns import MOST_PLACES
 from studio.pages.prepare_desk import Desk
 from studio.pages.prepare_recipe import escaped, places, unescaped, with_word, with_wording
@@ -46,25 +45,39 @@ def build_wording(shell: Shell, desk: Desk, changed: gr.Textbox, refill: gr.Text
         asked = {}
         with gr.Row(elem_classes=["ts-fields", "ts-wide-fields"]):
             asked["wording"] = gr.Textbox(
-                label="Wording", lines=3, max_length=20_000, interactive=True,
+                label="Wording",
+                lines=3,
+                max_length=20_000,
+                interactive=True,
                 info="The prompt. A name in braces, such as {text}, stands for a column.",
             )
             asked["instruction"] = gr.Textbox(
-                label="Task description", lines=2, max_length=20_000, interactive=True,
+                label="Task description",
+                lines=2,
+                max_length=20_000,
+                interactive=True,
                 info="Shown to the untuned model only, so that it gets a fair chance in the "
                 "comparison. {labels} stands for the list of labels.",
             )
         with gr.Row(elem_classes="ts-fields"):
             asked["separator"] = gr.Textbox(
-                label="Separator", max_lines=1, max_length=200, interactive=True,
+                label="Separator",
+                max_lines=1,
+                max_length=200,
+                interactive=True,
                 info=r"Ends every prompt, and occurs nowhere else. \n is a line break.",
             )
             asked["stop"] = gr.Textbox(
-                label="Stop sequence", max_lines=1, max_length=200, interactive=True,
+                label="Stop sequence",
+                max_lines=1,
+                max_length=200,
+                interactive=True,
                 info=r"Ends every answer, and occurs nowhere else. Spaces count.",
             )
             metric = gr.Dropdown(
-                list(_LABEL_SCORES + _TEXT_SCORES), label="Score", interactive=True,
+                list(_LABEL_SCORES + _TEXT_SCORES),
+                label="Score",
+                interactive=True,
                 info="What the comparison at the end is about.",
             )
         problem = piece(elem_classes=["ts-emptied"])
@@ -150,7 +163,7 @@ def build_words(shell: Shell, desk: Desk, changed: gr.Textbox) -> Page:
     Returns:
         The part.
     """
-    word = gr.Textbox(visible="hidden", elem_id=_WORD)
+    word = hidden_field(_WORD)
     words = piece(elem_classes=["ts-emptied"])
 
     def show(project: Project) -> list[Any]:

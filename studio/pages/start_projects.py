@@ -7,7 +7,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from studio.journey import STEPS, Journey, Step, StepState, journey
-from studio.pages.page import Shell, piece
+from studio.pages.page import Shell, hidden_field, hidden_number, piece
 from studio.projects import Project
 from studio.web.html import badge, callout, empty, join, section, visible
 from studio.web.words import count, moment
@@ -109,9 +109,9 @@ class ProjectList:
             self._newer = gr.Button("Newer", size="sm", elem_classes="ts-small-button")
             self._where = piece()
             self._older = gr.Button("Older", size="sm", elem_classes="ts-small-button")
-        self._ids = gr.Textbox(visible="hidden", elem_id="project-ids")
-        self._asked = gr.Textbox(visible="hidden", elem_id="project-asked")
-        self._first = gr.Number(0, visible="hidden", precision=0, elem_id="project-first")
+        self._ids = hidden_field("project-ids")
+        self._asked = hidden_field("project-asked")
+        self._first = hidden_number("project-first")
         self.outputs = [
             self._head, self._panel, self._search, self._none, self._turning, self._where,
             self._newer, self._older,

@@ -1,9 +1,11 @@
 """open: the studio in the browser."""
 
+import os
 import socket
 import threading
 import webbrowser
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,7 +48,7 @@ def open_page(
             say("Without a key: everybody who can use this machine can use the studio.")
         say("Ctrl-C ends the page; what is training goes on.")
         if browser:
-            threading.Timer(0.5, _show, (address,)).start()
+            _show(server.home.root / "open-studio.html", address)
         config = uvicorn.Config(
             application, log_level="error", access_log=False, timeout_graceful_shutdown=2
         )
@@ -73,6 +75,13 @@ def _listener(port: int | None) -> socket.socket:
     )
 
 
-def _show(address: str) -> None:
+def _show(page: Path, address: str) -> None:
+    """Open the browser through a file that only its owner reads.
+
+    Everybody on this machine can read the browser's arguments, and the address holds the key.
+    """
+    page.unlink(missing_ok=True)
+    with os.fdopen(os.open(page, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f'<!doctype html><meta http-equiv="refresh" content="0;url={address}">')
     with suppress(webbrowser.Error):
-        webbrowser.open(address)
+        threading.Timer(0.5, webbrowser.open, (page.as_uri(),)).start()

@@ -1,6 +1,7 @@
 """The web application: Gradio behind the guard, and nothing else but a health check."""
 
 import os
+import shutil
 from pathlib import Path
 
 import gradio as gr
@@ -28,8 +29,10 @@ def build_application(server: Server, *, key: str, port: int) -> Guard:
     """
     files = server.home.root / "page-files"
     empty = files / "empty"
+    for folder in (files, server.downloads):  # nobody waits for what an earlier launch left
+        shutil.rmtree(folder, ignore_errors=True)
     for folder in (empty, server.downloads):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
     # What people upload goes below their own folder. Gradio serves any file below the working
     # folder that a handler names, so that one is empty.
     os.environ["GRADIO_TEMP_DIR"] = str(files)

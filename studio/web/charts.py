@@ -78,7 +78,6 @@ def line_chart(
     label: str,
     x_title: str = "step",
     height: int = 220,
-    logarithmic: bool = False,
     x_max: float | None = None,
 ) -> Markup:
     """Draw curves over a common axis.
@@ -88,7 +87,6 @@ def line_chart(
         label: says the chart in words.
         x_title: under the axis.
         height: of the drawing; its width is 640.
-        logarithmic: whether y grows by factors; only for positive values.
         x_max: where the x axis ends; default: at the last point.
 
     Returns:
@@ -97,7 +95,7 @@ def line_chart(
     xs = [x for one in series for x, _ in one.points]
     ys = [y for one in series for _, y in one.points if math.isfinite(y)]
     ys += [edge for one in series for _, *edges in one.band for edge in edges]
-    scale_y = _Scale.around(ys, height - _BOTTOM, _TOP, logarithmic=logarithmic)
+    scale_y = _Scale.around(ys, height - _BOTTOM, _TOP)
     ends = [min(xs, default=0.0), x_max if x_max is not None else max(xs, default=1.0)]
     scale_x = _Scale(ends[0], max(ends[1], ends[0] + 1e-9), _LEFT, _WIDTH - _RIGHT)
     marks = [_grid(scale_x, scale_y, height), _x_title(x_title, height)]
@@ -270,7 +268,6 @@ def interval_plot(
     *,
     label: str,
     x_title: str,
-    bounds: tuple[float, float] | None = None,
     zero_line: bool = False,
 ) -> Markup:
     """Draw measurements with their intervals, one under the other.
@@ -279,7 +276,6 @@ def interval_plot(
         items: at least one.
         label: says the chart in words.
         x_title: under the axis.
-        bounds: of the axis; default: what the intervals need.
         zero_line: whether zero is marked, for differences.
 
     Returns:
@@ -289,11 +285,7 @@ def interval_plot(
     height = row * len(items) + _BOTTOM + _TOP
     left, right = 190, _WIDTH - 96
     values = [edge for item in items for edge in (item.low, item.high)]
-    if bounds is None:
-        found = _Scale.around([*values, 0.0] if zero_line else values, left, right)
-        scale = found
-    else:
-        scale = _Scale(*bounds, left, right)
+    scale = _Scale.around([*values, 0.0] if zero_line else values, left, right)
     marks = [
         Markup('<line class="ts-grid" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
                '<text class="ts-tick" x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>').format(
@@ -374,33 +366,21 @@ class _Scale:
     high: float
     start: float
     end: float
-    logarithmic: bool = False
 
     @classmethod
-    def around(
-        cls, values: Sequence[float], start: float, end: float, *, logarithmic: bool = False
-    ) -> "_Scale":
+    def around(cls, values: Sequence[float], start: float, end: float) -> "_Scale":
         """Leave some air around the values."""
         low, high = min(values, default=0.0), max(values, default=1.0)
-        if logarithmic and low > 0:
-            return cls(low / 1.1, high * 1.1, start, end, logarithmic=True)
         air = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
         floor = 0.0 if 0 <= low <= air * 4 else low - air
         return cls(floor, high + air, start, end)
 
     def __call__(self, value: float) -> float:
-        if self.logarithmic:
-            share = math.log(max(value, self.low) / self.low) / math.log(self.high / self.low)
-        else:
-            share = (value - self.low) / (self.high - self.low)
+        share = (value - self.low) / (self.high - self.low)
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
         """Choose round values."""
-        if self.logarithmic:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            found = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
-            return [value for value in found if self.low <= value <= self.high][:_MOST_TICKS]
         rough = (self.high - self.low) / (_MOST_TICKS - 1)
         power = 10.0 ** math.floor(math.log10(rough))
         step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)

@@ -6,6 +6,11 @@
     (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   const paint = () => document.body.classList.toggle("dark", wanted() === "dark");
 
+  const markStep = (id) => {
+    for (const button of document.querySelectorAll("button.ts-step"))
+      button.setAttribute("aria-current", button.id === id ? "step" : "false");
+  };
+
   let sent = 0;
   window.studio = {
     turnTheme() {
@@ -19,8 +24,7 @@
       if (project && step) query.set("step", step);
       const text = query.toString();
       history.replaceState(null, "", text ? `?${text}` : location.pathname);
-      for (const button of document.querySelectorAll("button.ts-step"))
-        button.setAttribute("aria-current", button.id === `to-${step}` ? "step" : "false");
+      markStep(`to-${step}`);
     },
     // The window's title, and what the colours of the steps mean, for those who do not see them.
     tell({ title, steps }) {
@@ -44,6 +48,9 @@
       const field = document.querySelector(`#${target} textarea, #${target} input`);
       field.value = `${value} #${++sent}`;
       field.dispatchEvent(new Event("input", { bubbles: true }));
+    },
+    leave() {
+      location.href = location.pathname;
     },
     top() {
       window.scrollTo({ top: 0 });
@@ -101,6 +108,8 @@
   document.addEventListener("click", (event) => {
     const button = event.target.closest?.("[data-studio-copy]");
     if (button) window.studio.copy(button);
+    const opener = event.target.closest?.("button.ts-step");
+    if (opener && !opener.disabled) markStep(opener.id); // at once; its content takes a moment
     const sender = event.target.closest?.("button[data-studio-send]");
     if (!sender) return;
     window.studio.send(sender.dataset.studioSend, sender.dataset.studioValue);

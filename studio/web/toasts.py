@@ -19,6 +19,7 @@ from templates.errors import StudioError
 
 _MOST_CHARACTERS = 600
 _SECONDS = 20.0
+_MINUTE = 60.0
 
 
 class Toasts:
@@ -36,12 +37,16 @@ class Toasts:
         handler = logging.FileHandler(folder / "page.log", encoding="utf-8", delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._log.addHandler(handler)
+        self._told_at: dict[str, float] = {}
 
-    def guarded(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+    def guarded(
+        self, handler: Callable[..., Any], *, is_repeated: bool = False
+    ) -> Callable[..., Any]:
         """Make a handler show what goes wrong, and leave the page as it is then.
 
         Args:
             handler: a function or a generator function.
+            is_repeated: whether a clock calls it: the same message is shown once a minute then.
 
         Returns:
             The handler to give to an event.
@@ -53,7 +58,7 @@ class Toasts:
                 try:
                     yield from handler(*args, **kwargs)
                 except Exception as error:
-                    self.show(error)
+                    self._tell(error, is_repeated)
                     yield gr.skip()
 
             return streaming
@@ -63,10 +68,17 @@ class Toasts:
             try:
                 return handler(*args, **kwargs)
             except Exception as error:
-                self.show(error)
+                self._tell(error, is_repeated)
                 return gr.skip()
 
         return plain
+
+    def _tell(self, error: Exception, is_repeated: bool) -> None:
+        now, sentence = time.monotonic(), str(error)
+        if is_repeated and now - self._told_at.get(sentence, -_MINUTE) < _MINUTE:
+            return
+        self._told_at[sentence] = now
+        self.show(error)
 
     def show(self, error: Exception) -> None:
         """Show what went wrong as a toast, and write it down.

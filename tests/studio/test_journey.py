@@ -1,6 +1,7 @@
 """How far a project is, read from real uploads, datasets, plans and runs."""
 
 from collections.abc import Iterator
+from json import loads
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,16 @@ from engine.plan import write_plan
 from studio.home import Home
 from studio.jobs.queue import Queue
 from studio.jobs.requests import TrainRequest
-from studio.journey import STEPS, Step, StepState, journey
+from studio.journey import STEPS, Step, journey
 from studio.projects import Project, Projects
-from tests.studio.jobs.running import copy_home, end_workers, plan_of, prepare_home
+from tests.studio.jobs.running import (
+    copy_home,
+    end_workers,
+    plan_of,
+    prepare_home,
+    start,
+    wait_until_over,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +73,6 @@ def test_another_recipe_makes_what_was_prepared_stale(home: Home) -> None:
         project.id, upload=home.find("upload", "latest").name, dataset=dataset.name,
         plan=home.find("plan", "latest").stem,
     )  # fmt: skip
-    from json import loads
-
     project = projects.choose_recipe(project.id, loads(recipe))
     assert states(home, project) == "dddoll"
     project = projects.choose_recipe(project.id, {**loads(recipe), "seed": 7})
@@ -98,16 +104,20 @@ def test_what_is_gone_is_as_if_it_never_was(home: Home) -> None:
     assert states(home, gone) == "olllll"
 
 
-def test_a_run_of_another_plan_is_stale(home: Home) -> None:
+def test_a_finished_run_opens_compare_and_another_plan_makes_it_stale(home: Home) -> None:
     projects = Projects(home)
-    job = Queue(home).submit(TrainRequest(plan=plan_of(home, epochs=0.1)))
-    (job.folder / "attempts" / "1").mkdir(parents=True)
-    project = projects.new("tickets")
-    plan = home.place("plan") / "plan-20260101-000000-000aaaa.yaml"
-    plan.write_text(write_plan(plan_of(home, epochs=2)))
+    plan = plan_of(home, epochs=0.2)
+    path = home.place("plan") / "plan-20260101-000000-000aaaa.yaml"
+    path.write_text(write_plan(plan))
+    job = start(home, plan)
+    wait_until_over(home, job)
     project = projects.change(
-        project.id, upload=home.find("upload", "latest").name,
-        dataset=home.find("dataset", "latest").name, plan=plan.stem, runs=[job.id], run=job.id,
+        projects.new("tickets").id, upload=home.find("upload", "latest").name,
+        dataset=home.find("dataset", "latest").name, plan=path.stem, runs=[job.id], run=job.id,
     )  # fmt: skip
-    found = journey(home, Queue(home), project)
-    assert found.train in (StepState.WORKING, StepState.OPEN)
+    assert states(home, project) == "ddddoo"
+
+    path.write_text(write_plan(plan_of(home, epochs=2)))
+    assert states(home, project) == "dddsoo"
+    (job.folder / "request.json").unlink()
+    assert states(home, project)[:3] == "ddd"  # a damaged run is no reason to show nothing

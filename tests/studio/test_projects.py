@@ -38,8 +38,8 @@ def test_two_tabs_change_different_things_at_once(projects: Projects) -> None:
     project = projects.new("one")
 
     def add(run: str) -> None:
-        for number in range(20):
-            projects.edit(project.id, lambda now: {"runs": (*now.runs, f"{run}-{number}")})
+        for _ in range(20):
+            projects.edit(project.id, lambda now: {"runs": (*now.runs, run)})
 
     tabs = [threading.Thread(target=add, args=(tab,)) for tab in ("left", "right")]
     for tab in tabs:

@@ -71,9 +71,6 @@ def test_a_chart_is_drawn_whatever_the_numbers_are() -> None:
                    [(0, -1e300), (1, 1e300)], [(0, 0)]):  # fmt: skip
         drawing = str(line_chart([Series("loss", points)], label="loss"))
         assert "nan" not in drawing and "inf" not in drawing.replace("information", "")
-    assert "nan" not in str(
-        line_chart([Series("l", [(1, 2), (9, 0.1)])], label="l", logarithmic=True)
-    )
     assert str(histogram([], label="lengths", x_title="tokens")) == ""
     assert "nan" not in str(histogram([(3, 3, 0)], label="lengths", x_title="tokens"))
     assert "nan" not in str(interval_plot([Interval("a", 0, 0, 0)], label="a", x_title="points"))
