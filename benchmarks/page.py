@@ -47,10 +47,18 @@ WINDOW_SECONDS = 20.0
 TABLE_BYTES = 200_000_000
 MOST_MILLISECONDS = 600_000
 SAMPLE = ROOT / "data_prep" / "samples" / "tickets.csv"
-# What a person comes to a step for.
+# The heading of a step, and what a person comes there for.
+HEADINGS = {
+    Step.UPLOAD: "Your table",
+    Step.PREPARE: "Prepare your examples",
+    Step.PLAN: "Plan",
+    Step.TRAIN: "Train",
+    Step.COMPARE: "Is it better than prompting?",
+    Step.PUBLISH: "Publish",
+}
 CONTENT = {
     Step.UPLOAD: "#project-view .ts-table",
-    Step.PREPARE: "#project-view .ts-table",
+    Step.PREPARE: "#project-view .ts-step-card",
     Step.PLAN: "#project-view input[type=radio]",
     Step.TRAIN: "#project-view .ts-train-charts svg",
     Step.COMPARE: "#project-view .ts-verdict",
@@ -58,20 +66,21 @@ CONTENT = {
 }
 # Clicks a button; gives the milliseconds until what can be seen differs, and until the content is
 # there. Looked at in each frame; a step's button that is marked as the open one is seen too.
-CLICK = """async ([button, content]) => {
+CLICK = """async ([button, heading, content]) => {
   const marks = () => [...document.querySelectorAll("button.ts-step")]
     .map((one) => one.getAttribute("aria-current")).join();
   const look = () => marks() + document.body.innerText;
-  const is_there = () => [...document.querySelectorAll(content)]
-    .some((one) => one.checkVisibility({ visibilityProperty: true }));
+  const seen = (selector) => [...document.querySelectorAll(selector)]
+    .filter((one) => one.checkVisibility({ visibilityProperty: true }));
+  const is_there = () => seen("#project-view h2").some((one) => one.innerText === heading)
+    && seen(content).length > 0;
   const before = look(), begun = performance.now();
   document.querySelector(button).click();
   let changed = null;
   while (performance.now() - begun < 30000) {
     await new Promise(requestAnimationFrame);
     if (changed === null && look() !== before) changed = performance.now() - begun;
-    const current = document.querySelector(button).getAttribute("aria-current") === "step";
-    if (changed !== null && current && is_there()) return [changed, performance.now() - begun];
+    if (changed !== null && is_there()) return [changed, performance.now() - begun];
   }
   throw new Error(`${button}: nothing came`);
 }"""
@@ -176,8 +185,8 @@ def large_table(setting: Setting) -> Iterator[Figure]:
     yield Figure("200 MB: upload", "s", None, uploads)
     yield Figure("  upload, reading and preview", "s", None, [seconds])
     for name, values in (("/healthz", health), ("a click in another tab", answers)):
-        yield Figure(f"  {name}, meanwhile, p95", "ms", 200.0, [percentile(values, 95)])
-        yield Figure(f"  {name}, meanwhile, worst", "ms", None, values, takes_worst=True)
+        yield Figure(f"  {name}, meanwhile, p95", "ms", None, [percentile(values, 95)])
+        yield Figure(f"  {name}, meanwhile, worst", "ms", 1000.0, values, takes_worst=True)
 
 
 def tabs(setting: Setting) -> Iterator[Figure]:
@@ -249,7 +258,7 @@ def open_step(page: Page, studio: Studio, project: Project, step: Step) -> None:
 
 def click(page: Page, step: Step) -> tuple[float, float]:
     """Milliseconds from the click on a step's button to something new, and to its content."""
-    changed, there = page.evaluate(CLICK, [f"#to-{step.value}", CONTENT[step]])
+    changed, there = page.evaluate(CLICK, [f"#to-{step.value}", HEADINGS[step], CONTENT[step]])
     return changed, there
 
 

@@ -31,6 +31,7 @@ from pydantic import BaseModel, Field, ValidationError
 from data_prep.database import DatabaseError, read_files
 from templates.errors import DataError, RunError
 from templates.files import disk_errors
+from templates.hub_address import check_hub_address
 from templates.values import Value
 
 MAX_BYTES = 500_000_000
@@ -47,6 +48,10 @@ _PART = re.compile(r"[-_.]?\d+(-of-\d+)?$")
 _ANSWER_SECONDS = 20.0
 _LARGEST_ANSWER_BYTES = 32 << 20
 _BLOCK_BYTES = 1 << 20
+_MOST_FILES = 20_000
+_MOST_COMPARED = 2_000_000_000  # characters of a path times those of a pattern: two seconds
+_COMPARED_AT_LEAST = 20  # so many stand for the costs of short ones
+_LONGEST_PATH = 500
 
 Progress = Callable[[float, str], None]
 
@@ -70,7 +75,7 @@ class HubTable(Value):
     @property
     def ending(self) -> str:
         """Of all its files, such as ".parquet"."""
-        return PurePosixPath(self.files[0].path).suffix.lower()
+        return _ending(self.files[0].path)
 
     @property
     def total_bytes(self) -> int:
@@ -124,10 +129,10 @@ def list_tables(name: str, *, revision: str = "", token: str = "") -> tuple[HubT
     name = check_name(name)
     with _in_words(name):
         found = _ask(name, revision or "main", token)
-        tables = _tables(found)
+        tables = _tables(found, name)
         if not tables and not revision:
             try:
-                tables = _tables(_ask(name, _CONVERTED, token))
+                tables = _tables(_ask(name, _CONVERTED, token), name)
             except (RevisionNotFoundError, RepositoryNotFoundError):
                 tables = []
     if not tables:
@@ -244,7 +249,7 @@ def _ask(name: str, revision: str, token: str) -> _Answer:
         )
     place = revision.replace("/", "%2F")
     address = f"{constants.ENDPOINT}/api/datasets/{name}/revision/{place}"
-    headers = build_hf_headers(token=token or False)
+    headers = _headers(address, token)
     latest = time.monotonic() + _ANSWER_SECONDS
     content = b""
     with get_session().stream(
@@ -260,18 +265,29 @@ def _ask(name: str, revision: str, token: str) -> _Answer:
     return _Answer.model_validate(json.loads(content))
 
 
-def _tables(found: _Answer) -> list[HubTable]:
+def _headers(address: str, token: str) -> dict[str, str]:
+    if token:
+        check_hub_address(address, DataError)
+    return build_hf_headers(token=token or False)
+
+
+def _tables(found: _Answer, name: str) -> list[HubTable]:
     files = [
         HubFile(path=each.rfilename, num_bytes=each.size, sha256=_sha256(each))
         for each in found.siblings
-        if each.rfilename.lower().endswith(_ENDINGS) and each.size is not None and each.size >= 0
+        if _ending(each.rfilename) in _ENDINGS and each.size is not None and each.size >= 0
+        and len(each.rfilename) <= _LONGEST_PATH
     ]  # fmt: skip
-    groups = _as_the_card_says(found.cardData or {}, files) or _as_the_names_tell(files)
+    if len(files) > _MOST_FILES:
+        raise _too_many("files of tables", name)
+    groups = _as_the_card_says(found.cardData or {}, files, name) or _as_the_names_tell(files)
     tables = []
     for (configuration, split), group in groups.items():
         # Parts are of one kind; where there are several kinds, the first of our list is taken.
-        ending = next(one for one in _ENDINGS if any(_ending(file) == one for file in group))
-        chosen = tuple(sorted((f for f in group if _ending(f) == ending), key=lambda f: f.path))
+        ending = next(one for one in _ENDINGS if any(_ending(file.path) == one for file in group))
+        chosen = tuple(
+            sorted((f for f in group if _ending(f.path) == ending), key=lambda f: f.path)
+        )
         chosen = chosen[:1] if ending == ".json" else chosen  # arrays cannot be put in a row
         tables.append(
             HubTable(
@@ -297,9 +313,11 @@ def _sha256(file: _Sibling) -> str:
 _Groups = dict[tuple[str, str], list[HubFile]]
 
 
-def _as_the_card_says(card: Mapping[str, Any], files: Sequence[HubFile]) -> _Groups:
+def _as_the_card_says(card: Mapping[str, Any], files: Sequence[HubFile], name: str) -> _Groups:
     """Read `configs` of the card: configuration, splits, patterns of file names."""
     groups: _Groups = defaultdict(list)
+    path_characters = sum(len(file.path) + _COMPARED_AT_LEAST for file in files)
+    num_compared = 0
     configurations = card.get("configs")
     for one in configurations if isinstance(configurations, list) else []:
         if not isinstance(one, dict):
@@ -311,7 +329,12 @@ def _as_the_card_says(card: Mapping[str, Any], files: Sequence[HubFile]) -> _Gro
             else:
                 split, patterns = "train", entry
             for pattern in patterns if isinstance(patterns, list) else [patterns]:
-                matching = [f for f in files if isinstance(pattern, str) and _fits(f.path, pattern)]
+                if not isinstance(pattern, str) or len(pattern) > _LONGEST_PATH:
+                    continue
+                num_compared += path_characters * (len(pattern) + _COMPARED_AT_LEAST)
+                if num_compared > _MOST_COMPARED:
+                    raise _too_many("tables on its card", name)
+                matching = [file for file in files if _fits(file.path, pattern)]
                 groups[str(one.get("config_name", "default")), split] += matching
     return {key: list(dict.fromkeys(group)) for key, group in groups.items() if group}
 
@@ -319,6 +342,14 @@ def _as_the_card_says(card: Mapping[str, Any], files: Sequence[HubFile]) -> _Gro
 def _fits(path: str, pattern: str) -> bool:
     pattern = pattern.removeprefix("./").replace("**/", "*")
     return fnmatchcase(path, pattern)
+
+
+def _too_many(what: str, name: str) -> DataError:
+    return DataError(
+        f"The data set has too many {what}",
+        where=name,
+        fix="Choose a smaller one, or download the table yourself and upload it",
+    )
 
 
 def _as_the_names_tell(files: Sequence[HubFile]) -> _Groups:
@@ -338,15 +369,15 @@ def _as_the_names_tell(files: Sequence[HubFile]) -> _Groups:
     return dict(groups)
 
 
-def _ending(file: HubFile) -> str:
-    return PurePosixPath(file.path).suffix.lower()
+def _ending(path: str) -> str:
+    return PurePosixPath(path).suffix.lower()
 
 
 def _download(
     name: str, revision: str, file: HubFile, target: Path, token: str, tell: Callable[[int], None]
 ) -> None:
     address = hf_hub_url(name, file.path, repo_type="dataset", revision=revision)
-    headers = build_hf_headers(token=token or False)
+    headers = _headers(address, token)
     digest, num_bytes = hashlib.sha256(), 0
     with (
         get_session().stream(

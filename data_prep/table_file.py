@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
 from typing import BinaryIO
 
 from pydantic import Field
@@ -284,7 +284,7 @@ def unzipped(path: Path, name: str) -> Iterator[Path]:
         name: its name; one ending in .gz is gzipped.
 
     Yields:
-        The plain file.
+        The plain file; an unpacked one has no name, so that nothing is left where we are killed.
 
     Raises:
         DataError: it is not gzip, or too large when unpacked.
@@ -292,12 +292,11 @@ def unzipped(path: Path, name: str) -> Iterator[Path]:
     if not name.lower().endswith(".gz"):
         yield path
         return
-    with disk_errors("the unpacked table"), TemporaryDirectory(prefix="studio-") as folder:
-        plain = Path(folder) / "table"
-        with plain.open("wb") as file:
-            for block in gunzip(path, name):
-                file.write(block)
-        yield plain
+    with disk_errors("the unpacked table"), TemporaryFile() as file:
+        for block in gunzip(path, name):
+            file.write(block)
+        file.flush()
+        yield Path(f"/proc/self/fd/{file.fileno()}")
 
 
 def gunzip(path: Path, name: str) -> Iterator[bytes]:

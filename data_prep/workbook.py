@@ -1,5 +1,7 @@
 """Excel workbooks (.xlsx): one sheet as a table, values as people read them."""
 
+import copy
+import html
 import re
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
@@ -30,9 +32,12 @@ OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _PROTECTED = "EncryptedPackage".encode("utf-16-le")  # the stream of a protected workbook
 _PIECE_BYTES = 1 << 20
 _MAX_CELLS = 20_000_000  # a sheet is held as a rectangle, however empty it is
-_FILLED = re.compile(
-    rb"""<(?:\w+:)?c\s[^>]*?\br\s*=\s*["']([A-Za-z]{1,4})([0-9]{1,10})["'][^>]*(?<!/)>"""
-)
+# No tag is looked at twice, whatever was put into it: this is anybody's text.
+_CELL = re.compile(rb"""<(?:\w{1,64}+:)?c\s((?:[^<>"']++|"[^"]*+(?:"|\Z)|'[^']*+(?:'|\Z))*+)(>?)""")
+_PLACE = re.compile(rb"""\br\s*+=\s*+["']([A-Za-z]{1,4})([0-9]{1,10})["']""")
+_LONGEST_TAG_BYTES = 2000
+_LARGEST_LIST_BYTES = 1 << 20
+_LIST = "xl/_rels/workbook.xml.rels"  # of the parts that are read
 _LISTED = 10
 
 Row = tuple[int, list[str]]
@@ -129,24 +134,47 @@ def _refuse_other_files(path: Path, name: str) -> None:
                 where=name,
                 fix="Save it as .xlsx, which leaves them out, and upload that",
             )
+        listed = _listed(archive, members, name)
         for member in members:
-            if member.filename.lower().endswith((".xml", ".rels")):
-                _refuse_large_sheet(archive, member, name)
+            place = member.filename.lower()
+            judged = "worksheets/" in place or _last(place) in listed
+            _refuse_large_part(archive, member, name, judged=judged)
 
 
-def _refuse_large_sheet(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> None:
+def _last(place: str) -> str:
+    return place.rpartition("/")[2]
+
+
+def _listed(archive: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], name: str) -> set[str]:
+    """Collect the last words of the places that a workbook names as its parts."""
+    content = b""
+    for member in members:
+        if member.filename.lower() == _LIST:
+            if member.file_size > _LARGEST_LIST_BYTES:
+                raise _damaged(name)
+            content = archive.read(member)
+    text = html.unescape(content.decode(errors="replace"))
+    return set(re.split(r"""["'/\\]""", text.lower()))
+
+
+def _refuse_large_part(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, *, judged: bool
+) -> None:
     """Read a part to its end, which proves its promised size, and see how far its cells reach."""
     rows, columns, rest = [0, 0], [0, 0], b""
-    is_sheet = "worksheets/" in member.filename.lower()
-    with archive.open(member) as part:
-        while block := part.read(_PIECE_BYTES):
-            if not is_sheet:
+    for block in _blocks(archive, member, name):
+        if not judged:
+            continue
+        for tag, end in _CELL.findall(rest + block):
+            if len(tag) > _LONGEST_TAG_BYTES:
+                raise _damaged(name)
+            if not end or tag.endswith(b"/"):
                 continue
-            for letters, digits in _FILLED.findall(rest + block):
+            for letters, digits in _PLACE.findall(tag):
                 row, column = int(digits), _column_number(letters)
                 rows = [min(rows[0] or row, row), max(rows[1], row)]
                 columns = [min(columns[0] or column, column), max(columns[1], column)]
-            rest = block[-200:]
+        rest = (rest + block)[-2 * _LONGEST_TAG_BYTES :]
     height, width = rows[1] - rows[0] + 1, columns[1] - columns[0] + 1
     if width > MAX_COLUMNS or height * width > _MAX_CELLS:
         raise DataError(
@@ -154,6 +182,19 @@ def _refuse_large_sheet(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name:
             where=name,
             fix=f"Keep the rows and the columns you need, at most {MAX_COLUMNS}, close together",
         )
+
+
+def _blocks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Iterator[bytes]:
+    """Give a part piece by piece; the library stops at the promised size, other readers do not."""
+    longer = copy.copy(member)
+    longer.file_size += 1  # so that one byte too many is seen
+    num_bytes = 0
+    with archive.open(longer) as part:
+        while block := part.read(_PIECE_BYTES):
+            num_bytes += len(block)
+            yield block
+    if num_bytes != member.file_size:
+        raise _damaged(name)
 
 
 def _column_number(letters: bytes) -> int:

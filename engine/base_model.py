@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
@@ -26,6 +26,7 @@ from engine.model_folder import (
 from engine.plan import Precision
 from engine.quantise import quantise_linear
 from templates.errors import ModelError
+from templates.hub_address import check_hub_address
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _download(reference: str, revision: str, token: str) -> Path:
+    if token:
+        check_hub_address(constants.ENDPOINT, ModelError)
     try:
         return Path(
             snapshot_download(

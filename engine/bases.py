@@ -25,6 +25,7 @@ from engine.model_folder import (
     licence_of,
 )
 from templates.errors import ModelError, PlanError
+from templates.hub_address import check_hub_address
 from templates.values import Value
 
 Source = Literal[
@@ -222,7 +223,8 @@ def search_hub(
         Cards; what the studio cannot use has a problem.
 
     Raises:
-        PlanError: the Hub cannot be reached, or its answer cannot be read.
+        PlanError: the Hub cannot be reached, its answer cannot be read, or a token would travel in
+            the clear.
     """
     parameters: dict[str, Any] = {
         "search": query.strip()[:200],
@@ -231,6 +233,8 @@ def search_hub(
         "limit": max(1, min(limit, 100)),
         "expand": ["gated", "safetensors", "cardData", "downloads", "tags", "config", "sha"],
     }
+    if token:
+        check_hub_address(endpoint or constants.ENDPOINT, PlanError)
     # HfApi.list_models can neither give up after a time nor refuse a huge answer.
     try:
         answer = _ask(f"{endpoint or constants.ENDPOINT}/api/models", parameters, token)

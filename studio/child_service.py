@@ -13,11 +13,11 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from uuid import uuid4
 
 from studio.settings import child_environment
@@ -28,7 +28,8 @@ _ROOT = Path(__file__).parents[1]
 _USUAL_LIMIT_SECONDS = 60.0
 _FAREWELL_SECONDS = 3.0  # how long a child that should stop may take
 _MOST_LINE_BYTES = 64 << 20
-_LOOK_AGAIN_MILLISECONDS = 50  # whether the input was closed while it was full
+_LARGEST_LOG_BYTES = 1 << 20
+_LOOK_AGAIN_SECONDS = 0.05  # whether the input was closed, or nobody wants the answer any more
 _ERRORS = {kind.__name__: kind for kind in StudioError.__subclasses__()}
 
 
@@ -147,23 +148,30 @@ class ChildService:
         *,
         timeout_seconds: float | None = None,
         silence_seconds: float = 60.0,
+        cancelled: threading.Event | None = None,
     ) -> Answer:
         """Ask for something whose answer comes in parts.
 
         The turn is taken with the first part and given back with the last: read on, or close.
+        Another thread that sets `cancelled` ends the parts, also while none comes and while the
+        turn is awaited; there is no result then.
 
         Args:
             operation: such as "try".
             arguments: JSON-ready; paths may be `Path`.
             timeout_seconds: for waiting in line, and again for the work; None: what is usual.
             silence_seconds: longest time from one part to the next.
+            cancelled: set by whoever wants the answer no longer.
 
         Returns:
             The answer to iterate; errors are raised there.
         """
         usual = self._limits_seconds.get(operation, _USUAL_LIMIT_SECONDS)
         limit_seconds = usual if timeout_seconds is None else timeout_seconds
-        return Answer(self._exchange(operation, arguments or {}, limit_seconds, silence_seconds))
+        is_cancelled = (cancelled or threading.Event()).is_set
+        return Answer(self._exchange(
+            operation, arguments or {}, limit_seconds, silence_seconds, is_cancelled
+        ))  # fmt: skip
 
     def release(self) -> None:
         """End the child unless it is at work; all its memory is free then, until the next call."""
@@ -192,24 +200,39 @@ class ChildService:
         arguments: Mapping[str, Any],
         limit_seconds: float,
         silence_seconds: float,
+        is_cancelled: Callable[[], bool],
     ) -> Generator[Any, None, Any]:
-        if not self._turn.acquire(timeout=limit_seconds):
-            raise RunError(
-                f"The {self._words.name} is busy with another request",
-                where=operation,
-                fix="Try again soon",
-            )
+        if not self._take_turn(operation, limit_seconds, is_cancelled):
+            return None
         try:
             self._stop_timer()
             child = self._running_child()
             try:
                 return (yield from _ask(
-                    child, self._words, operation, arguments, limit_seconds, silence_seconds
+                    child, self._words, operation, arguments, limit_seconds, silence_seconds,
+                    is_cancelled,
                 ))  # fmt: skip
             finally:
                 self._start_timer()
         finally:
             self._turn.release()
+
+    def _take_turn(
+        self, operation: str, limit_seconds: float, is_cancelled: Callable[[], bool]
+    ) -> bool:
+        """Wait in line -> whether it is our turn, and not cancelled."""
+        until = time.monotonic() + limit_seconds
+        while not is_cancelled():
+            left_seconds = max(0.0, until - time.monotonic())
+            if self._turn.acquire(timeout=min(left_seconds, _LOOK_AGAIN_SECONDS)):
+                return True
+            if time.monotonic() >= until:
+                raise RunError(
+                    f"The {self._words.name} is busy with another request",
+                    where=operation,
+                    fix="Try again soon",
+                )
+        return False
 
     def _running_child(self) -> "_Child":
         with self._change:
@@ -243,6 +266,10 @@ class _SilentError(Exception):
     """No answer came in time."""
 
 
+class _CancelledError(Exception):
+    """Nobody wants the answer any more."""
+
+
 class _EndedError(Exception):
     """The child ended, or can no longer be understood."""
 
@@ -254,17 +281,21 @@ def _ask(
     arguments: Mapping[str, Any],
     limit_seconds: float,
     silence_seconds: float,
+    is_cancelled: Callable[[], bool],
 ) -> Generator[Any, None, Any]:
     """Send one request and pass its parts on; a child that does not keep to it is ended."""
     id_ = uuid4().hex
     deadline = until = time.monotonic() + limit_seconds
     is_over = False
     try:
-        child.send({"id": id_, "operation": operation, "arguments": arguments}, deadline)
-        while "part" in (answer := child.answer(id_, until)):
+        request = {"id": id_, "operation": operation, "arguments": arguments}
+        child.send(request, deadline, is_cancelled)
+        while "part" in (answer := child.answer(id_, until, is_cancelled)):
             yield answer["part"]
             until = min(deadline, time.monotonic() + silence_seconds)
         is_over = True
+    except _CancelledError:
+        return None
     except _SilentError:
         child.end(patience_seconds=0)
         seconds = limit_seconds if until == deadline else silence_seconds
@@ -289,12 +320,18 @@ def _ask(
     return answer["result"]
 
 
+def _opened(log: Path | None) -> BinaryIO:
+    """Go on with a log, which may tell why the child before ended; a large one begins anew."""
+    is_large = log is not None and log.is_file() and log.stat().st_size > _LARGEST_LOG_BYTES
+    return open(log or os.devnull, "wb" if is_large else "ab")
+
+
 class _Child:
     """A running child."""
 
     def __init__(self, command: list[str], log: Path | None, what: str, *, offline: bool) -> None:
         """Start it: an argument list, a session of its own, few variables, no secrets."""
-        with disk_errors(what), open(log or os.devnull, "wb") as errors:
+        with disk_errors(what), _opened(log) as errors:
             self._process = subprocess.Popen(  # noqa: S603 - our own program, numbers as arguments
                 command,
                 cwd=_ROOT,
@@ -321,23 +358,37 @@ class _Child:
         """Whether it can be asked."""
         return self._process.poll() is None
 
-    def send(self, request: Mapping[str, Any], until: float) -> None:
+    def send(
+        self,
+        request: Mapping[str, Any],
+        until: float,
+        is_cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Write one line, as fast as the child reads it."""
         left = memoryview(json.dumps(request, default=os.fspath).encode() + b"\n")
         room = select.poll()
         room.register(self._input_number(), select.POLLOUT)
         while left := left[self._write_some(left) :]:
+            if is_cancelled():
+                raise _CancelledError
             if time.monotonic() >= until:
                 raise _SilentError
-            room.poll(_LOOK_AGAIN_MILLISECONDS)
+            room.poll(_LOOK_AGAIN_SECONDS * 1000)
 
-    def answer(self, id_: str, until: float) -> dict[str, Any]:
+    def answer(
+        self, id_: str, until: float, is_cancelled: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any]:
         """Wait for the next answer to a request; those to given-up requests are passed over."""
         while True:
+            if is_cancelled():
+                raise _CancelledError
+            left_seconds = max(0.0, until - time.monotonic())
             try:
-                answer = self._answers.get(timeout=max(0.0, until - time.monotonic()))
+                answer = self._answers.get(timeout=min(left_seconds, _LOOK_AGAIN_SECONDS))
             except queue.Empty:
-                raise _SilentError from None
+                if time.monotonic() >= until:
+                    raise _SilentError from None
+                continue
             if answer is None:
                 self._answers.put(None)  # for whoever asks next
                 raise _EndedError

@@ -185,13 +185,7 @@ class Projects:
             The project as it is now.
         """
 
-        def chosen(project: Project) -> Mapping[str, Any]:
-            if project.recipe is None or project.recipe == recipe:
-                return {"recipe": recipe}
-            earlier = (*project.earlier_recipes, project.recipe)[-_MOST_EARLIER:]
-            return {"recipe": recipe, "earlier_recipes": earlier}
-
-        return self.edit(name, chosen)
+        return self.edit(name, lambda project: with_recipe(project, recipe))
 
     def undo_recipe(self, name: str) -> Project:
         """Go back to the recipe before the last change; without one, nothing happens.
@@ -246,6 +240,22 @@ class Projects:
         with disk_errors("the project"), self._home.lock("projects").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # held for a read and a write, never longer
             yield
+
+
+def with_recipe(project: Project, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Change the recipe and remember the one before, for undo.
+
+    Args:
+        project: as it is.
+        recipe: a whole PrepRecipe.
+
+    Returns:
+        The fields that change, for `Projects.edit`.
+    """
+    if project.recipe is None or project.recipe == recipe:
+        return {"recipe": recipe}
+    earlier = (*project.earlier_recipes, project.recipe)[-_MOST_EARLIER:]
+    return {"recipe": recipe, "earlier_recipes": earlier}
 
 
 def _read(path: Path) -> Project:

@@ -12,7 +12,6 @@ import logging
 import re
 import shutil
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,7 +56,7 @@ class _Reading:
     """A file that is being read."""
 
     reached: Reached = _BEGINNING
-    is_cancelled: bool = False
+    cancelled: threading.Event = field(default_factory=threading.Event)
     is_over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -208,10 +207,11 @@ class Readings:
         Args:
             project: its id.
         """
-        reading = self._readings.get(project)
-        if reading is not None:
-            reading.is_cancelled = True  # whoever reads it cleans up
-            return
+        with self._lock:
+            reading = self._readings.get(project)
+            if reading is not None:
+                reading.cancelled.set()  # whoever reads it cleans up
+                return
         incoming = self._load(project)
         if incoming is not None and incoming.job:
             self._queue.stop(self._home.job(incoming.job))
@@ -241,22 +241,39 @@ class Readings:
         ).start()
 
     def _read(self, project: str, reading: _Reading) -> None:
-        then: Callable[[], None] = lambda: self.discard(project)  # noqa: E731 - replaced below
+        problem = folder = None
         try:
             folder = self._read_file(project, reading)
-            if folder is not None:
-                self._projects.change(project, upload=folder.name)
         except StudioError as error:
-            problem = Problem(what=error.what, where=error.where, fix=error.fix)
-            then = lambda: self._keep(project, problem)  # noqa: E731
+            problem = _problem(error)
         except Exception:
             _log.exception("a file could not be read")
-            then = lambda: self._keep(project, _UNFORESEEN)  # noqa: E731
+            problem = _UNFORESEEN
+        try:
+            with self._lock:  # Cancel comes before this, or finds nothing to cancel any more
+                self._settle(project, reading, folder, problem)
         finally:
-            with self._lock:
-                del self._readings[project]
-                then()
             reading.is_over.set()
+
+    def _settle(
+        self, project: str, reading: _Reading, folder: Path | None, problem: Problem | None
+    ) -> None:
+        """Give the upload to its project, or leave nothing that nobody waits for."""
+        is_wanted = not reading.cancelled.is_set()
+        try:
+            if folder is not None and is_wanted:
+                self._projects.change(project, upload=folder.name)
+                folder = None
+        except StudioError as error:
+            problem = _problem(error)
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            del self._readings[project]
+        if problem is not None and is_wanted and self._exists(project):
+            self._keep(project, problem)
+        else:
+            self.discard(project)
 
     def _read_file(self, project: str, reading: _Reading) -> Path | None:
         """Read a file -> its upload; None where it was cancelled."""
@@ -271,15 +288,19 @@ class Readings:
             {**request, "name": name},
             timeout_seconds=_LONGEST_READING_SECONDS,
             silence_seconds=_LONGEST_SILENCE_SECONDS,
+            cancelled=reading.cancelled,
         )
         try:
             for part in answer:
                 reading.reached = parse(Reached, part, where="reading", error=DataError)
-                if reading.is_cancelled:
-                    return None
         finally:
             answer.close()
-        return folder
+            if answer.result is None:  # it may have been finished in the moment it was given up
+                shutil.rmtree(folder, ignore_errors=True)
+        return None if answer.result is None else folder
+
+    def _exists(self, project: str) -> bool:
+        return any(path.stem == project for path in self._home.all("project"))
 
     def _keep(self, project: str, problem: Problem) -> None:
         incoming = self._load(project)
@@ -302,3 +323,7 @@ class Readings:
     def _save(self, project: str, incoming: Incoming) -> None:
         content = canonical_json(incoming.model_dump(mode="json"), indent=1)
         write_atomically(self._folder(project) / _ABOUT, content)
+
+
+def _problem(error: StudioError) -> Problem:
+    return Problem(what=error.what, where=error.where, fix=error.fix)

@@ -1,15 +1,79 @@
 """A text that is tried on a run: put into the task's fields, and into what the engine is asked."""
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from data_prep.prepare import rewrite_new_rows
+from studio.child_service import Answer, ChildService
 from studio.home import Home
 from studio.records import planned, require_finished
 from templates.dataset import Dataset, read_manifest
-from templates.errors import DataError
+from templates.errors import DataError, RunError
 from templates.example import Example, Turn
 from templates.template import Template
+
+
+class Tries:
+    """The texts that are being answered, at most one for each project. Safe for threads."""
+
+    def __init__(self, engine: ChildService) -> None:
+        """Begin with none.
+
+        Args:
+            engine: answers them.
+        """
+        self._engine = engine
+        self._stopped: dict[str, threading.Event] = {}
+
+    @contextmanager
+    def answer(self, project: str, arguments: Mapping[str, Any]) -> Iterator[Answer]:
+        """Let the engine answer a text; at the end of the context its work on it is over.
+
+        Args:
+            project: the id of the project it is tried in.
+            arguments: of the engine's operation "try".
+
+        Yields:
+            The answer to iterate; without a result where it was stopped.
+
+        Raises:
+            RunError: another text of the project is being answered.
+        """
+        stopped = threading.Event()
+        if self._stopped.setdefault(project, stopped) is not stopped:
+            raise RunError("Another text is being answered", fix="Wait for it, or stop it")
+        answer = self._engine.stream("try", arguments, cancelled=stopped)
+        try:
+            yield answer
+        finally:
+            # First the engine: until its turn is free, the next text would only wait.
+            try:
+                answer.close()
+            finally:
+                del self._stopped[project]
+
+    def stop(self, project: str) -> None:
+        """Stop the answer to a project's text, also before its first word; without one, nothing.
+
+        Args:
+            project: its id.
+        """
+        stopped = self._stopped.get(project)
+        if stopped is not None:
+            stopped.set()
+
+    def is_busy(self, project: str) -> bool:
+        """Say whether a text of a project is being answered.
+
+        Args:
+            project: its id.
+
+        Returns:
+            Whether one is.
+        """
+        return project in self._stopped
 
 
 def tried_dataset(home: Home, run_id: str) -> Dataset:

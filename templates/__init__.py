@@ -8,6 +8,7 @@
     builtin.py    the templates that ship with the studio
     render.py     Example + Template (+ chat template, demonstrations) -> text segments
     dataset.py    Dataset: the folder where prepare and plan meet
+    hub_address.py  whether a token may be sent to the Hub's address
     memory.py     how much memory there is, and keeping to a share of it
     service.py    a resident child that answers questions in JSON lines
 

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import (
@@ -42,13 +41,13 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from engine.publishing.publication import HubCommit
 from templates.errors import RunError, StudioError
 from templates.files import sha256_of_file
+from templates.hub_address import check_hub_address
 
 T = TypeVar("T")
 Progress = Callable[[float, str], None]
 Notice = Callable[[str], None]
 
 _TOKEN = re.compile(r"[\x21-\x7e]{1,512}")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
 _CONFLICTS = (409, 412)
 _NUM_ATTEMPTS = 3  # at the commit itself; each looks first at what the one before did
@@ -173,7 +172,7 @@ def whose_token(token: str, *, endpoint: str | None = None) -> TokenOwner:
     """
     token = check_token(token)
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-    _check_endpoint(endpoint)
+    check_hub_address(endpoint, RunError)
     again = "Look whether the network and the Hub are well, and try again"
     try:
         answer = httpx2.get(
@@ -241,7 +240,7 @@ def upload(
     check_repo_id(repo_id)
     token = check_token(token)
     endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-    _check_endpoint(endpoint)
+    check_hub_address(endpoint, RunError)
     files = [_local_file(folder, path) for path in sorted(folder.rglob("*")) if path.is_file()]
     if not files:
         raise RunError("There is nothing to publish", where=folder.name, fix="Publish a run")
@@ -584,22 +583,6 @@ def _may_help_to_look(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in (*_BUSY, *_CONFLICTS)
     return True
-
-
-def _check_endpoint(endpoint: str) -> None:
-    """Never send a token in the clear, but to this machine."""
-    try:
-        address = urlsplit(endpoint)
-        is_safe = address.scheme == "https" or address.hostname in _LOOPBACK
-    except ValueError:
-        is_safe = False
-    if is_safe:
-        return
-    raise RunError(
-        "The address of the Hub is not a safe one, and the token would be readable on the way",
-        where=endpoint,
-        fix="Let HF_ENDPOINT begin with https://",
-    )
 
 
 @contextmanager

@@ -110,18 +110,14 @@ class Queue:
             if known:
                 if known.id not in _names(line) and known.status().state == "new":
                     # Killed between the key and the line, whoever asked first never put it there.
-                    self._append(line, Entry(job=known.id))
+                    self._append(line, self._entry(known, until_step, token))
                 return known
             folder = self._home.new(kind)
             job = create_job(folder, kind, content, key=key, files=files)
             # Then the key: a kill in between leaves a job that nobody waits for, not a lost one.
             if key:
                 write_atomically(self._key_file(key), job.id)
-            holder = None
-            if token:
-                self._tokens[job.id] = token
-                holder = Holder(**vars(this_process()))
-            self._append(line, Entry(job=job.id, until_step=until_step, token_holder=holder))
+            self._append(line, self._entry(job, until_step, token))
         return job
 
     def advance(self) -> None:
@@ -178,6 +174,8 @@ class Queue:
             )
             if after != line:
                 self._save(after)
+            for name in self._tokens.keys() - {entry.job for entry in waiting}:
+                del self._tokens[name]  # another process took it out of the line
 
     def line(self) -> Line:
         """Read the whole line.
@@ -250,6 +248,7 @@ class Queue:
             after = line.model_copy(update={"waiting": others, "held": tuple(sorted(held))})
             if after != line:
                 self._save(after)
+            self._tokens.pop(job.id, None)
         process = job.status().process
         if process is None:
             return
@@ -316,6 +315,14 @@ class Queue:
         if after != line:
             self._save(after)
         return after
+
+    def _entry(self, job: Job, until_step: int, token: str) -> Entry:
+        """Make a job's place in the line, and remember its token."""
+        holder = None
+        if token:
+            self._tokens[job.id] = token
+            holder = Holder(**vars(this_process()))
+        return Entry(job=job.id, until_step=until_step, token_holder=holder)
 
     def _append(self, line: Line, entry: Entry) -> None:
         self._save(line.model_copy(update={"waiting": (*line.waiting, entry)}))

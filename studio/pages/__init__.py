@@ -39,6 +39,7 @@ compare.py    5  the verdict and what it rests on
   compare_try.py         one text, two models
   compare_predict.py     a whole table
 download.py      a button that makes a file
+drawer.py        answers kept between two clicks
 publish.py    6  what goes out, and to whom
   publish_subject.py    the run, what was written of it, what was sent
   publish_forms.py      adapter or merged model

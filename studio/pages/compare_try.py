@@ -1,7 +1,6 @@
 """The try box: base and tuned model answer one text, side by side, as they write."""
 
 import functools
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from markupsafe import Markup
 from studio.pages.compare_subject import read_subject, sample_examples
 from studio.pages.page import Page, Shell, piece
 from studio.projects import Project
-from studio.trying import tried_dataset, tried_example, try_arguments
+from studio.trying import Tries, tried_dataset, tried_example, try_arguments
 from studio.web.charts import Bar, bars
 from studio.web.html import callout, details, join, section, visible
 from studio.web.words import count, duration, percent
@@ -37,7 +36,7 @@ def build(shell: Shell) -> Page:
     Returns:
         The part; hidden where there is no finished run.
     """
-    asked_to_stop: dict[str, threading.Event] = {}
+    tries = Tries(shell.server.engine)
     with gr.Column(visible=False) as everything:
         piece(section(
             "Try it",
@@ -63,43 +62,33 @@ def build(shell: Shell) -> Page:
         given = dict(zip(slots_of(template), texts, strict=False))
         example = tried_example(template, given)
         arguments = try_arguments(shell.server.home, project.run, example)
-        before = asked_to_stop.get(project.id)
-        if before is not None:
-            raise RunError("Another text is being answered", fix="Wait for it, or stop it")
-        is_over = asked_to_stop.setdefault(project.id, threading.Event())
-        stream = shell.server.engine.stream("try", arguments)
         said = dict.fromkeys(_ARMS, "")
-        try:
-            yield [
-                gr.Button(interactive=False), gr.Button(visible=True, interactive=True),
-                str(callout("busy", "Loading the models", "The first time takes a few seconds.")),
-                "", "",
-            ]  # fmt: skip
-            drawn_at = 0.0
-            for part in stream:
-                if is_over.is_set():
-                    break
-                said[part["arm"]] += part["text"]
-                if time.monotonic() - drawn_at > _REDRAW_SECONDS:
-                    drawn_at = time.monotonic()
-                    yield [gr.skip(), gr.skip(), "", *_written(said, part["arm"])]
-            result = stream.result
-            if result is None:
-                words = str(callout("plain", "Stopped"))
-                yield [*_at_rest(), words, *_written(said, "")]
-            else:
-                yield [*_at_rest(), "", *(str(_answered(arm, result[arm])) for arm in _ARMS)]
-        except Exception:
-            yield [*_at_rest(), "", "", ""]
-            raise
-        finally:
-            asked_to_stop.pop(project.id, None)
-            stream.close()
+        with tries.answer(project.id, arguments) as stream:
+            try:
+                yield [
+                    gr.Button(interactive=False), gr.Button(visible=True, interactive=True),
+                    str(callout(
+                        "busy", "Loading the models", "The first time takes a few seconds."
+                    )),
+                    "", "",
+                ]  # fmt: skip
+                drawn_at = 0.0
+                for part in stream:
+                    said[part["arm"]] += part["text"]
+                    if time.monotonic() - drawn_at > _REDRAW_SECONDS:
+                        drawn_at = time.monotonic()
+                        yield [gr.skip(), gr.skip(), "", *_written(said, part["arm"])]
+                result = stream.result
+                if result is None:
+                    yield [*_at_rest(), str(callout("plain", "Stopped")), *_written(said, "")]
+                else:
+                    yield [*_at_rest(), "", *(str(_answered(arm, result[arm])) for arm in _ARMS)]
+            except Exception:
+                yield [*_at_rest(), "", "", ""]
+                raise
 
     def stopped(project: Project) -> Any:
-        found = asked_to_stop.get(project.id)
-        if found is not None:
-            found.set()
+        tries.stop(project.id)
         return gr.Button(interactive=False)
 
     def fill(number: int, project: Project) -> list[str]:
@@ -123,7 +112,7 @@ def build(shell: Shell) -> Page:
             return [gr.Column(visible=False), *(gr.skip() for _ in outputs[1:])]
         template = subject.dataset.template
         found = sample_examples(shell.server.home, subject.dataset, _MOST_EXAMPLES)
-        is_busy = project.id in asked_to_stop
+        is_busy = tries.is_busy(project.id)
         return [
             gr.Column(visible=True),
             *(_example_button(found[number], template) if number < len(found)

@@ -10,7 +10,7 @@ from studio.pages.page import Page, Shell, hidden_field, new_text, piece
 from studio.pages.plan_bases import build_bases
 from studio.pages.plan_cost import build_cost
 from studio.pages.plan_desk import Desk
-from studio.pages.plan_methods import build_methods
+from studio.pages.plan_methods import ASK_AGAIN, build_methods
 from studio.pages.plan_settings import build_settings
 from studio.planning import changed_choices, choices_of, read_foreign_plan
 from studio.projects import Project
@@ -36,7 +36,7 @@ def build(shell: Shell) -> Page:
         "Choose what learns and how, and see what it takes before it begins. You can press Next "
         "at once: the choices below suit most tables.",
     ))  # fmt: skip
-    refresh = hidden_field()
+    refresh = hidden_field(ASK_AGAIN)
     bases = build_bases(shell, desk, refresh)
     methods, method, remedy = build_methods(desk)
     # The settings stand above the estimate and fill it, so it is built first and placed later.
@@ -65,6 +65,7 @@ def build(shell: Shell) -> Page:
     def ask(project: Project) -> Iterator[list[Any]]:
         is_known = desk.is_known(project)
         if not is_known:  # of another base perhaps: what was shown is no longer true
+            desk.trouble = None  # of the time before
             yield show_figures(project)
         desk.ask(project)
         project = server.projects.read(project.id)

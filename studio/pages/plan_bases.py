@@ -1,6 +1,5 @@
 """The first part of the plan step: which base model learns, and its download."""
 
-import time
 from collections.abc import Sequence
 from typing import Any
 

@@ -52,7 +52,8 @@ def build_cost(home: Home, desk: Desk) -> tuple[Page, gr.UploadButton, gr.HTML]:
     def show(project: Project) -> list[Any]:
         answer = desk.answer(project)
         line = plan_command(plan_request(home, project), desk.described)
-        view = cost_view(answer, project.choices.hourly_price, is_ready=desk.is_ready(project))
+        will_come = desk.is_ready(project) and desk.trouble is None
+        view = cost_view(answer, project.choices.hourly_price, is_ready=will_come)
         path = desk.file(project)
         return [
             str(join((view, _kept_words(plan_of(home, project), answer, project)))),

@@ -6,7 +6,7 @@ Everything here can be asked again; a new process begins with an empty desk.
 import json
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from engine.planning.choices import EstimateRequest, MethodsRequest
 from engine.planning.estimate import CostEstimate
 from studio.jobs.requests import FetchRequest
 from studio.journey import plan_of
+from studio.pages.drawer import Drawer
 from studio.planning import keep_plan, plan_request
 from studio.projects import Project
 from studio.server import Server
@@ -27,7 +28,6 @@ from studio.settings import model_roots
 from templates.errors import PlanError, StudioError
 from templates.files import disk_errors, write_atomically
 
-_MOST_KEPT = 64
 _LOOK_SECONDS = 1.0
 
 
@@ -66,14 +66,15 @@ class Desk:
             server: whose engine is asked.
         """
         self._server = server
+        self.trouble: StudioError | None = None  # why the engine could not be asked
         self._described: dict[str, Any] = {}
-        self._found: OrderedDict[str, BaseCard] = OrderedDict()
-        self._answers: OrderedDict[str, Answer] = OrderedDict()
-        self._rows: OrderedDict[str, Rows] = OrderedDict()
+        self._found: Drawer[BaseCard] = Drawer()
+        self._answers: Drawer[Answer] = Drawer()
+        self._rows: Drawer[Rows] = Drawer()
         self._edits: Counter[str] = Counter()
         self._installed: list[BaseCard] = []
         self._looked_at = -_LOOK_SECONDS
-        self._files: OrderedDict[str, tuple[TrainPlan, Path]] = OrderedDict()
+        self._files: Drawer[tuple[TrainPlan, Path]] = Drawer()
 
     @property
     def described(self) -> dict[str, Any]:
@@ -145,7 +146,7 @@ class Desk:
         """
         found = search_hub(query)
         for card in found:
-            _keep(self._found, card.reference, card)
+            self._found.put(card.reference, card)
         return len(found)
 
     def choose(self, project: Project, reference: str) -> Project:
@@ -165,11 +166,15 @@ class Desk:
         """Ask the engine for everything the step shows; may take seconds.
 
         Args:
-            project: whose choices.
+            project: whose choices; where it cannot be asked, `trouble` says why.
         """
-        self.describe()
-        self.compare(project)
-        self.reckon(project)
+        try:
+            self.describe()
+            self.compare(project)
+            self.reckon(project)
+            self.trouble = None
+        except StudioError as error:
+            self.trouble = error
 
     def describe(self) -> dict[str, Any]:
         """Ask which methods there are, and keep it: they are those of the program.
@@ -195,7 +200,7 @@ class Desk:
             rows = Rows(tuple(MethodRow.model_validate(row) for row in result["rows"]))
         except StudioError as error:
             rows = Rows(error=error)
-        _keep(self._rows, request.model_dump_json(), rows)
+        self._rows.put(request.model_dump_json(), rows)
 
     def reckon(self, project: Project) -> Answer | None:
         """Ask what the chosen plan would take.
@@ -218,7 +223,7 @@ class Desk:
             )
         except StudioError as error:
             answer = Answer(error=error)
-        _keep(self._answers, request.model_dump_json(), answer)
+        self._answers.put(request.model_dump_json(), answer)
         return answer
 
     def touch(self, project: Project) -> None:
@@ -317,14 +322,14 @@ class Desk:
         answer = self.answer(project)
         if answer is None or answer.plan is None:
             return None
-        plan, path = self._files.get(project.id, (None, None))
-        if path is None:
-            path = self._server.downloads / secrets.token_hex(16) / "plan.yaml"
+        plan, path = self._files.get(project.id) or (
+            None, self._server.downloads / secrets.token_hex(16) / "plan.yaml"
+        )  # fmt: skip
         if plan != answer.plan:
             with disk_errors("the plan file"):
                 path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, write_plan(answer.plan))
-            _keep(self._files, project.id, (answer.plan, path))
+            self._files.put(project.id, (answer.plan, path))
         return str(path)
 
     def fetch_job(self, project: Project) -> Job | None:
@@ -378,10 +383,3 @@ def _methods_request(request: EstimateRequest) -> MethodsRequest:
         revision=request.revision,
         limits=request.limits,
     )
-
-
-def _keep(store: OrderedDict[str, Any], key: str, value: object) -> None:
-    store[key] = value
-    store.move_to_end(key)
-    while len(store) > _MOST_KEPT:
-        store.popitem(last=False)

@@ -13,9 +13,11 @@ from studio.projects import Project
 from studio.web.choices import Choice, choice_cards, send_button
 from studio.web.html import badge, callout, empty, join, section, table
 from studio.web.words import percent, size, span
+from templates.errors import StudioError
 
 METHOD = "plan-method"
 REMEDY = "plan-remedy"
+ASK_AGAIN = "plan-ask-again"
 _SECONDS = "The first time this takes about ten seconds."
 
 
@@ -42,15 +44,22 @@ def build_methods(desk: Desk) -> tuple[Page, gr.Textbox, gr.Textbox]:
         rows = desk.rows(project)
         is_ready = desk.is_ready(project)
         return [
-            str(method_cards(methods, rows, project.choices.method, is_ready=is_ready)),
+            str(method_cards(
+                methods, rows, project.choices.method, is_ready=is_ready, trouble=desk.trouble
+            )),
             str(method_table(methods, rows.rows) if rows else ""),
-        ]
+        ]  # fmt: skip
 
     return Page([cards, compared], show), chosen, remedy
 
 
 def method_cards(
-    methods: Mapping[str, Any], rows: Rows | None, chosen: str, *, is_ready: bool
+    methods: Mapping[str, Any],
+    rows: Rows | None,
+    chosen: str,
+    *,
+    is_ready: bool,
+    trouble: StudioError | None = None,
 ) -> Markup:
     """Show the methods to choose from.
 
@@ -59,18 +68,24 @@ def method_cards(
         rows: what each would take; None while that is not known.
         chosen: the name of the one that is taken.
         is_ready: whether figures will come.
+        trouble: why the engine could not be asked.
 
     Returns:
         One card a method, the recommended one first.
     """
+    notes = []
+    if trouble is not None:
+        bad = callout("bad", trouble.what, trouble.where, fix=trouble.fix)
+        notes.append(bad + send_button("Try again", "again", target=ASK_AGAIN))
+    if not methods and notes:
+        return join(notes)
     if not methods:
         return empty("Looking at your data and this machine …", _SECONDS)
-    notes = []
     if rows is not None and rows.error is not None:
         notes.append(callout("bad", rows.error.what, rows.error.where, fix=rows.error.fix))
     elif not is_ready:
         notes.append(callout("plain", "Figures come when the base model is on this machine"))
-    elif rows is None:
+    elif rows is None and trouble is None:
         notes.append(callout("busy", "Working out what each method would take …", _SECONDS))
     known = {row.name: row for row in rows.rows} if rows else {}
     names = [*known, *(name for name in methods if name not in known)]

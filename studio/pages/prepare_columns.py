@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from data_prep.recipe import PrepRecipe
 from data_prep.upload import Column
 from studio.pages.page import Page, Shell, hidden_field, new_text, piece
 from studio.pages.prepare_desk import Desk
@@ -21,7 +22,7 @@ from studio.pages.prepare_recipe import (
 from studio.pages.prepare_views import PLACES, column_cards
 from studio.projects import Project
 from studio.web.choices import Choice, choice_cards, sent
-from studio.web.html import callout, section, visible
+from studio.web.html import callout, section, unmarked, visible
 from templates.errors import DataError
 from templates.template import TaskKind
 
@@ -113,12 +114,14 @@ def build_columns(shell: Shell, desk: Desk, changed: gr.Textbox, refill: gr.Text
         name = next((task for task in _TASKS if task == sent(text)), None)
         if name is None:
             raise DataError("There is no such task", fix="Choose one of those shown")
-        now = desk.recipe(project)
-        if name != now.template.task:
-            fresh = desk.recommended(project, name).recipe
+        fresh = desk.recommended(project, name).recipe
+
+        def with_task(now: PrepRecipe) -> PrepRecipe:
             kept = {"steps": now.steps, "augmenters": now.augmenters, "splits": now.splits,
                     "seed": now.seed}  # fmt: skip
-            desk.choose(project, fresh.model_copy(update=kept))
+            return now if name == now.template.task else fresh.model_copy(update=kept)
+
+        desk.try_next(project, with_task)
         return new_text()
 
     def set_use(project: Project, text: str) -> list[Any]:
@@ -129,11 +132,15 @@ def build_columns(shell: Shell, desk: Desk, changed: gr.Textbox, refill: gr.Text
         return set_column(project, column or "", json.loads(named)[number])
 
     def set_column(project: Project, column: str, place: str) -> list[Any]:
-        upload, recipe = desk.upload(project), desk.recipe(project)
+        upload = desk.upload(project)
         known = {one.name for one in upload.columns} if upload else set()
-        if place not in places(recipe.template) or (column and column not in known):
-            raise DataError("The table has changed", where=column, fix="Reload the page")
-        project = desk.choose(project, with_column(recipe, place, column))
+
+        def changed_column(recipe: PrepRecipe) -> PrepRecipe:
+            if place not in places(recipe.template) or (column and column not in known):
+                raise DataError("The table has changed", where=column, fix="Reload the page")
+            return with_column(recipe, place, column)
+
+        project = desk.choose(project, changed_column)
         return [*show(project), new_text()]
 
     outputs = [*part.outputs, changed]
@@ -168,7 +175,7 @@ def _field(
     return gr.Dropdown(
         choices, value=name, visible=True,
         label=PLACES[place].capitalize() if place in PLACES else visible(place, 40),
-        info=problem or doubt or f"{purpose} {reason}".strip(),
+        info=unmarked(problem or doubt or f"{purpose} {reason}".strip()),
         elem_classes=["ts-wrong"] if problem else ["ts-doubtful"] if doubt else [],
     )  # fmt: skip
 

@@ -1,7 +1,6 @@
 """What a project prepared: the job, the data, and how the chosen base reads them."""
 
 import json
-from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from engine.jobs import Job
 from engine.planning.shown import LengthReport, PreviewItem
 from studio.jobs.requests import PrepareRequest, read_request
 from studio.journey import dataset_of
-from studio.pages.prepare_desk import Desk, keep
+from studio.pages.drawer import Drawer
+from studio.pages.prepare_desk import Desk
 from studio.pages.prepare_recipe import pruned
 from studio.projects import Project
 from studio.records import PREPARED, Prepared, read_prepared
@@ -52,7 +52,7 @@ class PreparedData:
             desk: knows the recipes.
         """
         self._server, self._desk = server, desk
-        self._readings: OrderedDict[str, Reading] = OrderedDict()
+        self._readings: Drawer[Reading] = Drawer()
 
     def job(self, project: Project) -> Job | None:
         """Find the newest prepare job.
@@ -101,7 +101,7 @@ class PreparedData:
         recipe, upload = pruned(self._desk.recipe(project)), self._desk.upload(project)
         columns = [column.name for column in upload.columns] if upload else []
         check_mapping(recipe.template, recipe.mapping, columns)  # at once, not in the job
-        project = self._desk.choose(project, recipe)
+        project = self._desk.choose(project, lambda _: recipe)
         request = PrepareRequest(
             upload_id=project.upload,
             recipe=recipe.model_dump(mode="json"),
@@ -201,7 +201,7 @@ class PreparedData:
             )
         except StudioError as error:
             reading = Reading(error=error)
-        keep(self._readings, _reading_key(project), reading)
+        self._readings.put(_reading_key(project), reading)
         return reading
 
     def data(self, project: Project) -> Dataset | None:

@@ -3,8 +3,7 @@
 Everything here can be found again; a new process begins with an empty desk.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +20,11 @@ from data_prep.recipe import (
 )
 from data_prep.rehearsal import Rehearsal, ShownRow
 from data_prep.upload import Upload, load_upload
+from studio.pages.drawer import Drawer
 from studio.pages.page import new_text
 from studio.pages.prepare_differences import is_same_edit
 from studio.pages.prepare_recipe import Kind, pruned
-from studio.projects import Project
+from studio.projects import Project, with_recipe
 from studio.server import Server
 from templates.errors import DataError, StudioError
 from templates.files import sha256_of_bytes
@@ -33,7 +33,7 @@ from templates.values import parse
 
 MOST_ROWS = 5_000  # are tried after each change
 NUM_SHOWN_ROWS = 3
-_MOST_KEPT = 64
+Change = Callable[[PrepRecipe], PrepRecipe]
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Desk:
             server: whose children are asked.
         """
         self._server = server
-        self._uploads: OrderedDict[str, Upload] = OrderedDict()
-        self._proposed: OrderedDict[str, Proposed] = OrderedDict()
-        self._tried: OrderedDict[str, Tried] = OrderedDict()
+        self._uploads: Drawer[Upload] = Drawer()
+        self._proposed: Drawer[Proposed] = Drawer()
+        self._tried: Drawer[Tried] = Drawer()
 
     def upload(self, project: Project) -> Upload | None:
         """Look a project's table up.
@@ -78,7 +78,7 @@ class Desk:
         with suppress(StudioError, OSError, ValueError):
             if project.upload and folder.is_dir():  # an upload is written once, or deleted
                 found = self._uploads.get(project.upload) or load_upload(folder)
-                keep(self._uploads, project.upload, found)
+                self._uploads.put(project.upload, found)
                 return found
         return None
 
@@ -114,45 +114,48 @@ class Desk:
             raise DataError("There is no table", fix="Upload one in the first step")
         key = f"{project.upload} {task}"
         proposed = self._proposed.get(key) or propose(upload, task=task)
-        keep(self._proposed, key, proposed)
+        self._proposed.put(key, proposed)
         return proposed
 
-    def choose(self, project: Project, recipe: PrepRecipe) -> Project:
-        """Keep a changed recipe; what goes on with the last change is one step with it for undo.
+    def choose(self, project: Project, change: Change) -> Project:
+        """Change the recipe; what goes on with the last change is one step with it for undo.
 
         Args:
             project: of which.
-            recipe: the new one.
+            change: from the recipe as it is to the new one; runs while no other tab or handler can
+                change the project.
 
         Returns:
             The project as it is now.
         """
-        projects, content = self._server.projects, recipe.model_dump(mode="json")
-        now = self.recipe(project)
-        if project.recipe is None:
-            projects.choose_recipe(project.id, now.model_dump(mode="json"))
-        elif project.earlier_recipes and now != recipe:
-            with suppress(StudioError):
-                earlier = dict(project.earlier_recipes[-1])
-                before = parse(PrepRecipe, earlier, where="recipe", error=DataError)
-                if is_same_edit(before, now, recipe):
-                    return projects.change(project.id, recipe=content)
-        return projects.choose_recipe(project.id, content)
 
-    def try_next(self, project: Project, recipe: PrepRecipe) -> Any:
-        """Keep a recipe, unless it is the one that is kept: fields tell also what they were filled
-        with.
+        def chosen(now: Project) -> dict[str, Any]:
+            before = self.recipe(now)
+            after = change(before)
+            content = after.model_dump(mode="json")
+            if now.recipe is None:
+                now = now.model_copy(update={"recipe": before.model_dump(mode="json")})
+            elif before != after and _goes_on(now, before, after):
+                return {"recipe": content}
+            return with_recipe(now, content)
+
+        return self._server.projects.edit(project.id, chosen)
+
+    def try_next(self, project: Project, change: Change) -> Any:
+        """Change the recipe, unless that makes no difference: fields tell also what they were
+        filled with.
 
         Args:
             project: of which.
-            recipe: as the fields have it.
+            change: from the recipe as it is to what the fields say.
 
         Returns:
             What to put where a new text has the recipe tried.
         """
-        if recipe == self.recipe(project):
+        before = self.recipe(project)
+        if change(before) == before:
             return gr.skip()
-        self.choose(project, recipe)
+        self.choose(project, change)
         return new_text()
 
     def last_options(self, project: Project, kind: Kind, name: str) -> Step:
@@ -221,7 +224,7 @@ class Desk:
                 tried = Tried(tried.rows, Rehearsal.model_validate(result))
             except StudioError as error:
                 tried = Tried(tried.rows, error=error)
-        keep(self._tried, self._key(project), tried)
+        self._tried.put(self._key(project), tried)
         return tried
 
     def _ask(self, project: Project, operation: str, **arguments: Any) -> Any:
@@ -246,15 +249,10 @@ def step_titles() -> dict[str, str]:
     return {name: spec.title for name, spec in specs.items()}
 
 
-def keep(store: OrderedDict[str, Any], key: str, value: object) -> None:
-    """Remember an answer, and forget the oldest.
-
-    Args:
-        store: the answers.
-        key: what was asked.
-        value: the answer.
-    """
-    store[key] = value
-    store.move_to_end(key)
-    while len(store) > _MOST_KEPT:
-        store.popitem(last=False)
+def _goes_on(project: Project, recipe: PrepRecipe, after: PrepRecipe) -> bool:
+    """Say whether a change belongs to the last one, such as the next letter that is typed."""
+    with suppress(StudioError):
+        for earlier in project.earlier_recipes[-1:]:
+            before = parse(PrepRecipe, dict(earlier), where="recipe", error=DataError)
+            return is_same_edit(before, recipe, after)
+    return False

@@ -37,7 +37,7 @@ def build_replay(shell: Shell, desk: Desk, refill: gr.Textbox) -> None:
             raise DataError("There is no table", fix="Upload one in the first step")
         recipe = read_recipe(Path(path))
         check_columns(recipe.mapping.columns(), [column.name for column in upload.columns])
-        desk.choose(project, recipe)
+        desk.choose(project, lambda _: recipe)
         told("The recipe is taken over. Undo brings the former one back.")
         return new_text()
 

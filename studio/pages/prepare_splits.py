@@ -70,21 +70,25 @@ def build_splits(shell: Shell, desk: Desk, changed: gr.Textbox) -> Page:
     def set_shares(project: Project, validation: float, test: float, *, keeps: str) -> list[Any]:
         if shares(desk.recipe(project)) == [validation, test]:  # as it was filled in
             return [gr.skip(), gr.skip()]
-        recipe = with_shares(desk.recipe(project), validation, test, keeps=keeps)
-        other = shares(recipe)[1 if keeps == "validation" else 0]
-        return [other, desk.try_next(project, recipe)]
+
+        def shared(recipe: PrepRecipe) -> PrepRecipe:
+            return with_shares(recipe, validation, test, keeps=keeps)
+
+        other = shares(shared(desk.recipe(project)))[1 if keeps == "validation" else 0]
+        return [other, desk.try_next(project, shared)]
 
     def set_numbers(project: Project, *given: Any) -> list[Any]:
         try:
             values = values_of([*_FIXED, _SEED], given, error=DataError)
             seed = values.pop(_SEED.name)
-            recipe = with_splits(desk.recipe(project), **values)
-            content = {**recipe.model_dump(), "seed": seed}
-            recipe = parse(PrepRecipe, content, where="seed", error=DataError)
+            tried = desk.try_next(project, lambda recipe: parse(
+                PrepRecipe, {**with_splits(recipe, **values).model_dump(), "seed": seed},
+                where="seed", error=DataError,
+            ))  # fmt: skip
         except DataError as error:  # a person may be in the middle of a number
             kept = callout("warn", visible(error.what), "Not kept yet.", fix=f"{error.fix}.")
             return [str(kept), gr.skip()]
-        return ["", desk.try_next(project, recipe)]
+        return ["", tried]
 
     for keeps, moved, other in (("validation", validation, test), ("test", test, validation)):
         shell.on(

@@ -96,28 +96,30 @@ def build_steps(
     def set_switch(project: Project, text: str) -> list[Any]:
         place, is_on = json.loads(sent(text))
         kind, name = _known(*json.loads(place))
-        recipe = desk.recipe(project)
-        if is_on:
-            recipe = with_step(recipe, kind, desk.last_options(project, kind, name))
-        else:
-            recipe = without_step(recipe, kind, name)
-        project = desk.choose(project, recipe)
+        step = desk.last_options(project, kind, name)
+        project = desk.choose(
+            project,
+            lambda recipe: (
+                with_step(recipe, kind, step) if is_on else without_step(recipe, kind, name)
+            ),
+        )
         return [*show_lists(project), *show_forms(project), new_text()]
 
     def set_place(project: Project, text: str) -> list[Any]:
         given_kind, given_name, by = json.loads(sent(text))
         kind, name = _known(given_kind, given_name)
-        recipe = moved(desk.recipe(project), kind, name, 1 if by == 1 else -1)
-        return [*show_lists(desk.choose(project, recipe)), new_text()]
+        places = 1 if by == 1 else -1
+        project = desk.choose(project, lambda recipe: moved(recipe, kind, name, places))
+        return [*show_lists(project), new_text()]
 
     def set_options(project: Project, *given: Any, kind: Kind, name: str) -> list[Any]:
         try:
             options = values_of(_fields(kind, name), given, error=DataError)
-            recipe = with_options(desk.recipe(project), kind, name, options)
+            tried = desk.try_next(project, lambda recipe: with_options(recipe, kind, name, options))
         except DataError as error:  # a person may be in the middle of a number
             kept = callout("warn", visible(error.what), "Not kept yet.", fix=f"{error.fix}.")
             return [str(kept), gr.skip()]
-        return ["", desk.try_next(project, recipe)]
+        return ["", tried]
 
     def take_back(project: Project) -> str:
         shell.server.projects.undo_recipe(project.id)
@@ -126,7 +128,7 @@ def build_steps(
     def set_back(project: Project) -> str:
         usual = desk.recommended(project).recipe
         kept = {"steps": usual.steps, "augmenters": usual.augmenters}
-        desk.choose(project, desk.recipe(project).model_copy(update=kept))
+        desk.choose(project, lambda recipe: recipe.model_copy(update=kept))
         return new_text()
 
     both = [*lists_part.outputs, *forms_part.outputs, changed]

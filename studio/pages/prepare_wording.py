@@ -6,6 +6,7 @@ from typing import Any
 
 import gradio as gr
 
+from data_prep.recipe import PrepRecipe
 from studio.pages.page import Page, Shell, hidden_field, new_text, piece
 from studio.pages.prepare_columns import MOST_PLACES
 from studio.pages.prepare_desk import Desk
@@ -102,22 +103,28 @@ def build_wording(shell: Shell, desk: Desk, changed: gr.Textbox, refill: gr.Text
         upload = desk.upload(project)
         columns = upload.columns if upload else ()
         content = unescaped(value) if name in _MARKS else value
-        try:
-            recipe = with_wording(desk.recipe(project), name, content, columns)
+
+        def reworded(now: PrepRecipe) -> PrepRecipe:
+            recipe = with_wording(now, name, content, columns)
             if len(places(recipe.template)) > MOST_PLACES:
                 raise DataError(
                     f"The wording has more than {MOST_PLACES - 2} slots",
                     fix="Use fewer names in braces",
                 )
+            return recipe
+
+        try:
+            tried = desk.try_next(project, reworded)
         except DataError as error:  # a person may be in the middle of a word
             kept = callout("warn", error.what.capitalize(), "Not kept yet.", fix=f"{error.fix}.")
             return [str(kept), gr.skip()]
-        return ["", desk.try_next(project, recipe)]
+        return ["", tried]
 
     def set_back(project: Project) -> str:
-        recipe = desk.recipe(project)
-        usual = TEMPLATES[recipe.template.task]
-        desk.choose(project, recipe.model_copy(update={"template": usual}))
+        desk.choose(
+            project,
+            lambda recipe: recipe.model_copy(update={"template": TEMPLATES[recipe.template.task]}),
+        )
         return new_text()
 
     # Not `input`, which hears of typed letters only, and not of what is pasted or deleted.
@@ -177,7 +184,7 @@ def build_words(shell: Shell, desk: Desk, changed: gr.Textbox) -> Page:
 
     def set_word(project: Project, text: str) -> str:
         label, told = json.loads(sent(text))
-        desk.choose(project, with_word(desk.recipe(project), str(label), str(told)))
+        desk.choose(project, lambda recipe: with_word(recipe, str(label), str(told)))
         return new_text()
 
     shell.on(word.change, set_word, [word], [changed])

@@ -197,8 +197,13 @@ def build(shell: Shell) -> Page:
     save_on_change(path)
     connect_hub(shell, parts, outputs, show, subject_of)
     shell.on(parts["try"].click, lambda project: "compare", outputs=[shell.step])
-    shell.on(
-        parts["restart"].click, lambda project: ("", "start"), outputs=[shell.project, shell.step]
+    parts["restart"].click(
+        None,
+        None,
+        None,
+        js="() => studio.leave()",
+        api_visibility="private",
+        show_progress="hidden",
     )
     return Page(outputs, show)
 

@@ -1,6 +1,7 @@
 """In which form a model is published: as an adapter or as a whole model."""
 
 import threading
+import time
 from collections.abc import Mapping
 
 from markupsafe import Markup
@@ -13,6 +14,7 @@ from studio.web.words import size
 from templates.errors import StudioError
 
 FORM_TARGET = "publish-form"
+_SILENT_SECONDS = 60.0  # until the engine is asked again
 TITLES: Mapping[Form, str] = {"adapter": "Adapter", "merged": "Merged model"}
 _TEXTS: Mapping[Form, str] = {
     "adapter": "Only what was learned. Small and quick to share; whoever uses it also needs the "
@@ -40,7 +42,7 @@ class KnownForms:
         """
         self._server = server
         self._forms: dict[str, tuple[Form, ...]] = {}
-        self._is_silent = False
+        self._silent_until = 0.0
         self._lock = threading.Lock()
 
     def of(self, method: str) -> tuple[Form, ...] | None:
@@ -51,9 +53,9 @@ class KnownForms:
 
         Returns:
             Its forms, the usual one first; None: look again in a moment. Where the engine cannot
-            be asked, all there are: the job itself refuses what cannot be.
+            be asked, all there are, for a minute: the job itself refuses what cannot be.
         """
-        if method in self._forms or self._is_silent:
+        if method in self._forms or time.monotonic() < self._silent_until:
             return self._forms.get(method, tuple(TITLES))
         if self._lock.acquire(blocking=False):
             threading.Thread(target=self._ask, name="forms", daemon=True).start()
@@ -64,7 +66,7 @@ class KnownForms:
             methods = self._server.engine.call("methods")["methods"]
             self._forms |= {name: forms_of(described) for name, described in methods.items()}
         except StudioError:
-            self._is_silent = True
+            self._silent_until = time.monotonic() + _SILENT_SECONDS
         finally:
             self._lock.release()
 

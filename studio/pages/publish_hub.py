@@ -21,7 +21,7 @@ from engine.publishing.hub_upload import (
     whose_token,
 )
 from studio.jobs.requests import PublishRequest
-from studio.pages.page import Shell, piece
+from studio.pages.page import Shell, hidden_field, piece
 from studio.pages.publish_subject import Subject, Written, choose
 from studio.pages.publish_views import sent_view
 from studio.projects import Project
@@ -36,6 +36,10 @@ _LONGEST_NAME = 96
 _LONGEST_TOKEN = 512
 _SECRET = gr.InputHTMLAttributes(autocomplete="off", autocorrect="off", spellcheck=False)
 _TITLE = "Sending to the Hub"
+_MADE_AGAIN = (
+    "The folder was made again since you looked at it. The new one is shown now: look through it, "
+    "and publish it then."
+)
 Values = dict[str, Any]
 Fill = Callable[[Project], list[Any]]
 
@@ -53,6 +57,7 @@ def place_hub() -> dict[str, Block]:
             "Hugging Face keeps it for you and for those you let in.",
         ))  # fmt: skip
         made["sent"] = piece(elem_classes=("ts-emptied",))
+        made["seen"] = hidden_field()  # the job whose folder this tab shows
         with gr.Column(visible=False) as made["form"]:
             made["repo"] = gr.Textbox(
                 label="Repository", placeholder="user/name", max_length=200, max_lines=1,
@@ -142,13 +147,16 @@ def connect_hub(
 
     def send(
         project: Project, repo_id: str, is_public: bool, confirmed: str, may_use: bool,
-        pasted: str, ticked: Sequence[str],
+        pasted: str, ticked: Sequence[str], seen: str,
     ) -> list[Any]:  # fmt: skip
         subject = subject_of(project)
         if subject.is_sending:
             return fill(project)  # a second click
         if subject.written is None or subject.run is None:
             raise RunError("There is no folder to send", fix="Make the folder first")
+        if seen != subject.written.job.id:  # in another tab; nobody has looked at it here
+            gr.Warning(_MADE_AGAIN, title="Nothing was sent")
+            return fill(project)
         repo_id = repo_id.strip()
         check_repo_id(repo_id)
         if is_public:
@@ -190,7 +198,7 @@ def connect_hub(
         login.input, allowed, [login, repo, public], [parts["whose"], token, repo, *news],
         busy=parts["whose"],
     )  # fmt: skip
-    values = [repo, public, typed, login, token, accepted]
+    values = [repo, public, typed, login, token, accepted, parts["seen"]]
     shell.on(parts["send"].click, send, values, outputs, busy=parts["send"])
     shell.on(parts["stop_sending"].click, stopped, outputs=outputs)
     shell.on(
@@ -218,6 +226,7 @@ def hub_values(project: Project, subject: Subject) -> Values:
     return {
         "hub": gr.Column(visible=written is not None),
         "sent": str(sent_view(sent)) if sent else "",
+        "seen": written.job.id if written else "",
         "repo": repo_id,
         "repo_news": _news(repo_id, repo_problem(repo_id)),
         "public": False,

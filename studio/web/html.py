@@ -1,5 +1,6 @@
 """Pieces of HTML that pages are made of. Every text passes through `Markup`, which escapes it."""
 
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Literal
@@ -7,6 +8,7 @@ from typing import Literal
 from markupsafe import Markup, escape
 
 Tone = Literal["plain", "good", "warn", "bad", "busy"]
+_LOOK_ALIKES = str.maketrans({"*": "\u2217", "`": "\u02cb", "_": "\u02cd"})
 _TONE_MARKS: dict[Tone, str] = {"plain": "i", "good": "✓", "warn": "!", "bad": "✕", "busy": "…"}
 
 
@@ -40,6 +42,25 @@ def visible(text: str, most_characters: int = 0) -> str:
         else f"\\u{ord(char):04x}"
         for char in text
     )  # fmt: skip
+
+
+def unmarked(text: str) -> str:
+    """Take from a text what Gradio would turn into links and emphasis in the help of a field.
+
+    There is no way to escape it there, so look-alikes take the place of its signs.
+
+    Args:
+        text: such as a sentence with a column's name.
+
+    Returns:
+        A text that reads the same.
+    """
+    text = re.sub(
+        r"[*`]|__+|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])",
+        lambda found: found[0].translate(_LOOK_ALIKES),
+        text,
+    )
+    return text.replace("](", "]\u2060(")  # a word joiner, which nobody sees
 
 
 def callout(tone: Tone, title: str, text: object = "", *, fix: str = "") -> Markup:

@@ -1,5 +1,6 @@
 """Tables of data sets on a Hub over real HTTP."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -194,3 +195,46 @@ def test_only_ids_are_taken(name: str) -> None:
         return
     with pytest.raises(DataError, match="not the id of a data set"):
         check_name(name)
+
+
+def test_a_token_is_not_sent_in_the_clear(
+    monkeypatch: pytest.MonkeyPatch, hub: DataSetHub, tmp_path: Path
+) -> None:
+    hub.data_sets["org/one"] = DataSet({"train.jsonl": LINES})
+    (table,) = list_tables("org/one")
+    monkeypatch.setattr(constants, "ENDPOINT", "http://mirror.invalid")
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        "http://mirror.invalid/{repo_id}/resolve/{revision}/{filename}",
+    )
+    with pytest.raises(DataError, match="not a safe one"):
+        list_tables("org/one", token=TOKEN)
+    with pytest.raises(DataError, match="not a safe one"):
+        download(table, tmp_path, TOKEN)
+    with pytest.raises(DataError, match="cannot be reached"):
+        list_tables("org/one")
+
+
+def test_files_that_are_only_an_ending_are_no_tables(hub: DataSetHub) -> None:
+    hub.data_sets["org/one"] = DataSet(
+        {"data/.json": b"{}", ".parquet": b"x", "data/train.jsonl": LINES}
+    )
+    (table,) = list_tables("org/one")
+    assert [file.path for file in table.files] == ["data/train.jsonl"]
+
+
+def test_a_data_set_of_too_many_files_or_patterns_is_refused(hub: DataSetHub) -> None:
+    siblings = [{"rfilename": f"{number:x}.csv", "size": 1} for number in range(20_001)]
+    answer: dict[str, object] = {"sha": COMMIT, "siblings": siblings}
+    hub.data_sets["org/one"] = DataSet(raw=json.dumps(answer).encode())
+    with pytest.raises(DataError, match="too many files"):
+        list_tables("org/one")
+    patterns = ["*a*" * 150] * 500
+    answer |= {
+        "siblings": siblings[:2000],
+        "cardData": {"configs": [{"data_files": patterns}, {"data_files": "*.csv"}]},
+    }
+    hub.data_sets["org/one"] = DataSet(raw=json.dumps(answer).encode())
+    with pytest.raises(DataError, match="too many tables on its card"):
+        list_tables("org/one")

@@ -1,12 +1,16 @@
 import gzip
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from data_prep import table_file
-from data_prep.table_file import read_table
+from data_prep.table_file import read_table, unzipped
 from templates.errors import DataError
+from tests.data_prep.test_parquet import written
+from tests.data_prep.test_text_archive import zipped
+from tests.data_prep.workbooks import table_sheet, workbook
 
 
 def test_reads_every_format_and_gzip(tmp_path: Path) -> None:
@@ -52,3 +56,25 @@ def test_only_regular_files(tmp_path: Path) -> None:
         read_table(tmp_path / "pipe.csv")
     with pytest.raises(DataError, match=r"may not be read.*access to"):
         read_table(Path("bad\x00name.csv"))
+
+
+def test_an_unpacked_file_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads may be killed at any moment, and nothing may be left then."""
+    places = tmp_path / "temporary"
+    places.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(places))
+    contents = {
+        "a.csv": b"a,b\n1,2\n",
+        "a.xlsx": workbook({"A": table_sheet(("a", "b"), (1, 2))}),
+        "a.parquet": written(tmp_path / "b.parquet", "SELECT '1' AS a, '2' AS b").read_bytes(),
+        "a.zip": zipped(("1.txt", b"one"), ("2.txt", b"two")),
+    }
+    for name, content in contents.items():
+        path = tmp_path / f"{name}.gz"
+        path.write_bytes(gzip.compress(content))
+        with unzipped(path, path.name) as plain:
+            assert plain.read_bytes() == content == plain.read_bytes()
+            assert list(places.iterdir()) == []
+        table = read_table(path)
+        assert table.cells[0] == (["1", "2"] if name != "a.zip" else table.cells[0])
+        assert len(table.cells) == (1 if name != "a.zip" else 2)

@@ -1,9 +1,15 @@
+import contextlib
+import io
+import time
+import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
 from data_prep.table import Table
 from data_prep.table_file import Corrections, read_table
+from templates.errors import DataError
 from tests.data_prep.workbooks import (
     DATE_STYLE,
     MOMENT_STYLE,
@@ -78,3 +84,83 @@ def test_empty_cells_far_away_are_not_held(book: Path) -> None:
     rows = {1: row, 2: cell("A2", "x") + cell("B2", "y"), 1_048_576: far}
     book.write_bytes(workbook({"A": sheet(rows)}))
     assert read(book).cells == [["x", "y"]]
+
+
+def with_far_cell(tag: str) -> dict[int, str]:
+    return {1: cell("A1", "text"), 2: cell("A2", "x"), 3: tag}
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '<c a=">" r="XFD3"><v>1</v></c>',
+        f'<c{" " * 500}r="XFD3"><v>1</v></c>',
+        '<c a=" <c " r="XFD3"><v>1</v></c>',
+        "<x:c\tr = 'XFD3'><v>1</v></x:c>",
+        f'<c a="{"b" * 70_000}" r="XFD3"><v>1</v></c>',
+    ],
+    ids=["bracket", "spaces", "tag in a quote", "prefix", "long"],
+)
+def test_a_far_cell_cannot_hide(book: Path, tag: str) -> None:
+    book.write_bytes(workbook({"A": sheet(with_far_cell(tag))}))
+    with pytest.raises(DataError, match=r"reaches over|damaged"):
+        read(book)
+
+
+def test_a_far_cell_cannot_hide_between_two_pieces(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.workbook._PIECE_BYTES", 150)
+    far = '<c a="1>" r="XFD3" s="2"><v>1</v></c>'
+    for shift in range(0, 150, 7):
+        book.write_bytes(workbook({"A": sheet(with_far_cell(" " * shift + far))}))
+        with pytest.raises(DataError, match="reaches over 3 rows and 16,384"):
+            read(book)
+    empty = '<c r="XFD3" s="2"   />'
+    for shift in range(0, 150, 7):
+        book.write_bytes(workbook({"A": sheet(with_far_cell(" " * shift + empty))}))
+        assert read(book).cells == [["x"]]
+
+
+@pytest.mark.parametrize(
+    "unit", ["<c ", '<c "', "<c '\"", "<" + "w" * 100, "<c r r=r= "], ids=range(5)
+)
+def test_broken_tags_cost_no_time(book: Path, unit: str) -> None:
+    book.write_bytes(workbook({"A": sheet(with_far_cell(unit * (400_000 // len(unit))))}))
+    started = time.monotonic()
+    with contextlib.suppress(DataError):
+        read(book)
+    assert time.monotonic() - started < 5
+
+
+def test_a_sheet_of_an_unusual_name_is_judged(book: Path) -> None:
+    far = sheet(with_far_cell('<c r="XFD3"><v>1</v></c>'))
+    content = workbook({"A": far})
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(book, "w") as new:
+        for name in old.namelist():
+            part = old.read(name)
+            if name.endswith(".rels"):
+                part = part.replace(b"worksheets/sheet1.xml", b"media/image&#49;.png")
+            new.writestr(name.replace("worksheets/sheet1.xml", "media/image1.png"), part)
+    with pytest.raises(DataError, match="reaches over"):
+        read(book)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+@pytest.mark.parametrize("difference", [-5, 5])
+def test_a_part_of_another_size_than_promised_is_refused(
+    book: Path, monkeypatch: pytest.MonkeyPatch, compression: int, difference: int
+) -> None:
+    """Of a part that promises less, this program would see less than the one that reads it."""
+    monkeypatch.setattr("data_prep.workbook.CalamineWorkbook", None)  # which is not even asked
+    with zipfile.ZipFile(io.BytesIO(workbook({"A": MESSY}))) as old:
+        parts = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(book, "w", compression) as new:
+        for name, part in parts.items():
+            new.writestr(name, part)
+        info = new.getinfo("xl/worksheets/sheet1.xml")
+        whole = parts[info.filename]
+        info.file_size += difference
+        info.CRC = zlib.crc32(whole[: info.file_size])  # what a careful liar writes
+    with pytest.raises(DataError, match="damaged"):
+        read(book)

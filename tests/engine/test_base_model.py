@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from engine.base_model import load_base, load_reader, load_skeleton, locate_base
@@ -139,3 +140,9 @@ def test_precision_is_how_weights_are_held(
 ) -> None:
     folder = locate_base(str(save_tiny(tmp_path / "base", "llama")))
     assert {value.dtype for value in load_base(folder, precision).model.parameters()} == {dtype}
+
+
+def test_a_token_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://mirror.invalid")
+    with pytest.raises(ModelError, match="not a safe one"):
+        locate_base("org/name", token="hf_secret")

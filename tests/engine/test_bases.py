@@ -379,3 +379,10 @@ def test_without_a_network_the_machine_is_named(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(PlanError) as raised:
             search_hub("x", endpoint=endpoint)
         assert "choose a base on this machine" in raised.value.fix
+
+
+def test_a_token_is_not_sent_in_the_clear(online: None) -> None:
+    with pytest.raises(PlanError, match="not a safe one"):
+        search_hub("x", token=TOKEN, endpoint="http://mirror.invalid")
+    with pytest.raises(PlanError, match="cannot be reached"):
+        search_hub("x", endpoint="http://mirror.invalid")

@@ -105,3 +105,13 @@ def test_a_child_killed_at_work_is_a_sentence(reader: DataService, tmp_path: Pat
     with pytest.raises(RunError, match=r"data reader ended in the middle.*fewer rows"):
         list(answer)
     assert reader.call("ping")["pid"] != pid and not (tmp_path / "up").exists()
+
+
+def test_the_log_of_the_child_before_is_kept_until_it_is_large(tmp_path: Path) -> None:
+    log = tmp_path / "data.log"
+    with DataService(log=log) as service:
+        for before, after in ((b"why it ended\n", b"why it ended\n"), (b"x" * (2 << 20), b"")):
+            log.write_bytes(before)
+            service.call("ping")
+            assert log.read_bytes().startswith(after) and log.stat().st_size < 1 << 20
+            service.release()

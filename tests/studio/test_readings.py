@@ -43,6 +43,9 @@ class Desk:
         assert self.readings.reached(project.id) is None
         return self.projects.read(project.id)
 
+    def uploads(self) -> set[Path]:
+        return set(self.home.place("upload").glob("up-*"))
+
     def left(self) -> list[Path]:
         return list((self.home.root / "incoming").glob("*/*"))
 
@@ -114,6 +117,41 @@ def test_a_cancelled_reading_leaves_nothing(desk: Desk) -> None:
     assert set(desk.home.place("upload").iterdir()) <= before
 
 
+def test_cancel_after_the_last_row_keeps_the_table_before(desk: Desk) -> None:
+    project = desk.project()
+    desk.readings.take(project.id, desk.file(GOOD), name="mine.csv")
+    table, before = desk.settled(project).upload, desk.uploads()
+    with desk.readings._lock:  # the reader has all rows, and stands right before its change
+        desk.readings.read_again(project.id, Corrections(has_header=False))
+        deadline = time.monotonic() + 60
+        while desk.uploads() == before and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert desk.uploads() != before
+        time.sleep(0.3)  # the result is on its way
+        desk.readings.cancel(project.id)
+    assert desk.settled(project).upload == table and desk.uploads() == before
+    assert desk.readings.find(project.id) is None and desk.left() == []
+
+
+def test_a_file_that_waits_for_another_is_cancelled_at_once(desk: Desk) -> None:
+    first, second = desk.project(), desk.project()
+    content = GOOD[:11] + b"a,x\n" * 3_000_000
+    desk.readings.take(first.id, desk.file(content), name="long.csv")
+    deadline = time.monotonic() + 60
+    while (reached := desk.readings.reached(first.id)) and reached.words == "opening the file":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    desk.readings.take(second.id, desk.file(GOOD), name="short.csv")
+    time.sleep(0.2)  # it stands in line
+    desk.readings.cancel(second.id)
+    desk.readings.wait(second.id, 2)
+    assert desk.readings.reached(second.id) is None
+    assert desk.readings.find(second.id) is None
+    assert desk.readings.reached(first.id) is not None, "the other one goes on"
+    desk.readings.cancel(first.id)
+    assert desk.settled(first).upload == desk.projects.read(second.id).upload == ""
+
+
 def test_a_project_without_a_file_says_so(desk: Desk) -> None:
     project = desk.project()
     with pytest.raises(RunError, match="no file"):
@@ -161,7 +199,7 @@ def test_a_failed_download_stays_to_be_tried_again_or_given_up(desk: Desk) -> No
 
 
 def test_a_deleted_project_does_not_come_back(desk: Desk) -> None:
-    project = desk.project()
+    project, before = desk.project(), desk.uploads()
     desk.readings.take(project.id, desk.file(GOOD[:11] + b"a,x\n" * 300_000), name="long.csv")
     desk.projects.remove(project.id)
     deadline = time.monotonic() + 60
@@ -169,7 +207,5 @@ def test_a_deleted_project_does_not_come_back(desk: Desk) -> None:
         time.sleep(0.05)
     with pytest.raises(RunError):
         desk.projects.read(project.id)
-    incoming = desk.readings.find(project.id)
-    assert incoming and incoming.problem  # nobody had it read any more
-    desk.readings.discard(project.id)
-    assert desk.left() == []
+    assert desk.readings.find(project.id) is None and desk.left() == []
+    assert desk.uploads() == before, "nobody would ever find it"

@@ -1,12 +1,28 @@
+import sys
+import threading
+import time
+
 import pytest
 
-from studio.trying import tried_example
+from studio.child_service import ChildService, ChildWords
+from studio.trying import Tries, tried_example
 from templates.builtin import TEMPLATES
-from templates.errors import DataError
+from templates.errors import DataError, RunError
 from templates.example import Turn
 
 PAIR = TEMPLATES["pair_classification"]
 ANSWERING = TEMPLATES["question_answering"]
+SLOW_LOADER = """
+import time
+from templates.service import Nothing, Operation, Server, Service, take_pipes
+
+def load(request):
+    time.sleep(30)
+    yield Nothing()
+
+operations = {"try": Operation(Nothing, load), "ping": Operation(Nothing, lambda request: 1)}
+Service(*take_pipes(), Server("engine", operations, lambda error: False, "")).serve()
+"""
 
 
 def test_texts_go_to_their_fields_as_they_are() -> None:
@@ -38,3 +54,22 @@ def test_an_optional_field_without_text_is_no_field() -> None:
 def test_what_cannot_be_answered_is_said(task: str, texts: dict[str, str], words: str) -> None:
     with pytest.raises(DataError, match=words):
         tried_example(TEMPLATES[task], texts)
+
+
+def test_stop_ends_a_try_that_has_not_said_a_word() -> None:
+    words = ChildWords(name="engine", too_slow="Wait", too_large="Try again")
+    with ChildService([sys.executable, "-c", SLOW_LOADER], words) as engine:
+        engine.call("ping")
+        tries = Tries(engine)
+        tries.stop("project-1")  # without one, nothing
+        with tries.answer("project-1", {}) as answer:
+            assert tries.is_busy("project-1") and not tries.is_busy("project-2")
+            with pytest.raises(RunError, match="being answered"), tries.answer("project-1", {}):
+                pass
+            assert tries.is_busy("project-1"), "the refused one has ended nothing"
+            begun = time.monotonic()
+            threading.Timer(0.5, tries.stop, ["project-1"]).start()
+            assert list(answer) == [] and answer.result is None
+        assert time.monotonic() - begun < 10
+        assert not tries.is_busy("project-1")
+        assert engine.call("ping", timeout_seconds=10) == 1, "the turn is free"

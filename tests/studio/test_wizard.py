@@ -1,6 +1,7 @@
 """The page as a whole, without a browser."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,4 +16,6 @@ def test_no_tab_holds_a_connection(tmp_path: Path) -> None:
     async def built() -> dict[str, Any]:  # Gradio asks for a loop, and leaves one of its own open
         return dict(build_wizard(Server(Home(tmp_path))).get_config_file())
 
-    assert asyncio.run(built())["connect_heartbeat"] is False
+    with ThreadPoolExecutor(1) as pool:  # where a browser is tested too, this thread has a loop
+        config = pool.submit(asyncio.run, built()).result()
+    assert config["connect_heartbeat"] is False

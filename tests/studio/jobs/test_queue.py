@@ -270,3 +270,32 @@ def test_a_job_that_is_being_archived_is_not_resumed(queue: Queue) -> None:
     queue.stop(job)
     with job.lock(), pytest.raises(RunError, match="Another process is working on this job"):
         queue.resume(job)
+
+
+def test_a_token_is_forgotten_with_its_job(queue: Queue, started: Started, tmp_path: Path) -> None:
+    fetch = FetchRequest(base="org/name")
+    first, second = (queue.submit(fetch, token=f"secret-{n}") for n in range(2))
+    queue.stop(first)
+    Queue(Home(tmp_path), launch=started).stop(second)  # as another process does
+    queue.advance()
+    queue.resume(first)
+    queue.resume(second)
+    queue.advance()
+    started.end(first)
+    queue.advance()
+    assert {started.orders[job.id] for job in (first, second)} == {(0, "")}
+
+
+def test_a_second_submission_brings_its_token(
+    queue: Queue, started: Started, tmp_path: Path
+) -> None:
+    fetch = FetchRequest(base="org/name")
+    killed = Queue(Home(tmp_path), launch=started)
+    first = killed.submit(fetch, key="wish", token="lost")
+    (tmp_path / "queue.json").unlink()  # as a kill before its entry leaves it
+    again = Queue(Home(tmp_path), launch=started)
+    assert again.submit(fetch, key="wish", token="secret") == first
+    queue.advance()
+    assert started.jobs == [], "its holder is waited for"
+    again.advance()
+    assert started.orders == {first.id: (0, "secret")}

@@ -12,7 +12,7 @@ from studio.pages.plan_settings import LIMITS, SCHEDULE, SEED, problem_of, with_
 from studio.projects import PlanChoices
 from studio.web.charts import Bar, stacked_bar
 from studio.web.choices import Choice, choice_cards, send_button, sent
-from templates.errors import PlanError
+from templates.errors import PlanError, RunError
 from tests.studio.test_planning import PLAN, cost
 
 NAUGHTY = '"><img src=x onerror=alert(1)>'
@@ -52,6 +52,15 @@ def test_methods_can_be_chosen_before_their_figures_are_known() -> None:
     failed = Rows(error=PlanError("No rows", fix="Prepare more"))
     shown = str(method_cards(METHODS, failed, "lora", is_ready=True))
     assert "No rows" in shown and "Prepare more" in shown
+
+
+def test_an_engine_that_cannot_be_asked_is_no_endless_wait() -> None:
+    trouble = RunError(f"It did not start {NAUGHTY}", fix="Wait a moment")
+    for methods, number in (({}, 0), (METHODS, 2)):
+        html = str(method_cards(methods, None, "lora", is_ready=True, trouble=trouble))
+        assert "Wait a moment" in html and ">Try again</button>" in html and "<img" not in html
+        assert "Looking at" not in html and "Working out" not in html
+        assert html.count("<input") == number
 
 
 def test_a_method_that_does_not_fit_says_what_would_help() -> None:

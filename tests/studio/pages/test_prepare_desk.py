@@ -1,5 +1,6 @@
 """What the prepare step keeps and finds again."""
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +8,7 @@ from threading import Barrier, Thread
 
 import pytest
 
+from data_prep.recipe import PrepRecipe
 from data_prep.upload import read_upload
 from studio.home import Home
 from studio.pages.prepare_data import PreparedData
@@ -41,19 +43,57 @@ def test_the_recommended_recipe_counts_until_another_is_chosen(
     desk = Desk(server)
     usual = desk.recipe(project)
     assert project.recipe is None
-    project = desk.choose(project, without_step(usual, "steps", "trim"))
+    project = desk.choose(project, lambda now: without_step(now, "steps", "trim"))
     assert "trim" not in [step.name for step in desk.recipe(project).steps]
     project = server.projects.undo_recipe(project.id)
     assert desk.recipe(project) == usual
+
+
+def reworded(typed: str, recipe: PrepRecipe) -> PrepRecipe:
+    return with_wording(recipe, "wording", typed)
 
 
 def test_typing_is_undone_at_once(server: Server, project: Project) -> None:
     desk = Desk(server)
     usual = desk.recipe(project)
     for typed in ("T {text}", "Te {text}", "Tex {text}"):
-        project = desk.choose(project, with_wording(desk.recipe(project), "wording", typed))
+        project = desk.choose(project, functools.partial(reworded, typed))
     assert desk.recipe(project).template.wording == "Tex {text}"
     assert desk.recipe(server.projects.undo_recipe(project.id)) == usual
+
+
+def test_two_handlers_at_once_keep_both_changes(server: Server, project: Project) -> None:
+    desk, together = Desk(server), Barrier(2)
+
+    def press(*names: str) -> None:
+        together.wait()
+        for name in names:  # each knows the project only as it was at first
+            desk.choose(project, functools.partial(without_step, kind="steps", name=name))
+
+    pressed = [("trim", "empty"), ("length", "duplicates")]
+    threads = [Thread(target=press, args=names) for names in pressed]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    after = server.projects.read(project.id)
+    left = {step.name for step in desk.recipe(after).steps}
+    assert left and not left & {"trim", "empty", "length", "duplicates"}
+    while after.earlier_recipes:
+        after = server.projects.undo_recipe(project.id)
+    assert desk.recipe(after) == desk.recipe(project)
+
+
+def test_what_makes_no_difference_is_not_kept(server: Server, project: Project) -> None:
+    desk = Desk(server)
+    assert not isinstance(desk.try_next(project, lambda now: now), str)
+    assert server.projects.read(project.id) == project
+    told = desk.try_next(project, lambda now: without_step(now, "steps", "trim"))
+    assert told.isdecimal()
+    with pytest.raises(DataError):
+        desk.choose(project, functools.partial(reworded, "no slot at all"))
+    after = server.projects.change(project.id, base="other")  # the lock is free again
+    assert "trim" not in [step.name for step in desk.recipe(after).steps]
 
 
 def test_a_step_that_comes_back_has_its_last_options(server: Server, project: Project) -> None:
@@ -65,8 +105,8 @@ def test_a_step_that_comes_back_has_its_last_options(server: Server, project: Pr
         else step
         for step in recipe.steps
     )
-    project = desk.choose(project, recipe.model_copy(update={"steps": steps}))
-    project = desk.choose(project, without_step(desk.recipe(project), "steps", "length"))
+    project = desk.choose(project, lambda now: now.model_copy(update={"steps": steps}))
+    project = desk.choose(project, lambda now: without_step(now, "steps", "length"))
     assert desk.last_options(project, "steps", "length").options["max_characters"] == 77
     assert desk.last_options(project, "augmenters", "word_noise").options == {}
 
@@ -84,7 +124,7 @@ def test_a_recipe_is_tried_in_the_data_process(server: Server, project: Project)
 
 def test_a_recipe_that_does_not_fit_says_why(server: Server, project: Project) -> None:
     desk = Desk(server)
-    project = desk.choose(project, with_column(desk.recipe(project), "text", ""))
+    project = desk.choose(project, lambda now: with_column(now, "text", ""))
     tried = desk.try_out(project)
     assert tried.rehearsal is None
     assert "No column is mapped to text" in str(tried.error)

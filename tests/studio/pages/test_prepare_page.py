@@ -189,3 +189,31 @@ def test_rows_and_recipe_can_be_taken_along(
     page.get_by_role("button", name="Next: plan").click()
     expect(page).to_have_url(re.compile("step=plan"))
     seen.must_be_clean()
+
+
+def test_a_columns_name_is_no_link_and_hidden_fields_stay_hidden(
+    browser: Browser, made: tuple[Home, Project, Studio]
+) -> None:
+    home, project, studio = made
+    projects = Projects(home)
+    recipe = json.loads(json.dumps(recipe_of(made)))
+    name = "[Reload](https://evil.example) www.evil.example **now**"
+    recipe["mapping"]["fields"]["text"] = name
+    other = projects.change(projects.new("Links").id, upload=project.upload, recipe=recipe)
+    with visit(browser, studio.address) as (page, seen):
+        page.goto(f"{studio.origin}/?project={other.id}&step=prepare")
+        told = page.get_by_text("The table has no column '[Reload]").filter(has_text="any more")
+        expect(told).to_be_visible()
+        expect(told.locator("a, strong, em")).to_have_count(0)
+        expect(page.locator("#prepare-task")).to_have_count(1)
+        for step in ("upload", "prepare"):  # what a person returns to
+            page.locator(f"#to-{step}").click()
+            expect(page).to_have_url(re.compile(f"step={step}"))
+        expect(told).to_be_visible()
+        assert page.locator("a[href*=evil]").count() == 0
+        hidden = page.locator(".ts-hidden")
+        assert hidden.count() >= 8
+        expect(hidden.locator("visible=true")).to_have_count(0)
+        for label in ("Textbox", "Number"):
+            expect(page.get_by_text(label, exact=True).locator("visible=true")).to_have_count(0)
+        seen.must_be_clean()

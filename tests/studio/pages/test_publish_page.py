@@ -192,6 +192,29 @@ def test_from_a_run_to_the_hub(
     assert all(not holds_token(asked.path) for asked in hub.requests)
 
 
+def test_only_the_folder_that_was_looked_at_is_sent(
+    studio: tuple[Studio, Project], fresh: tuple[Server, Project], hub: Hub, browser: Browser
+) -> None:
+    running, project = studio
+    written(fresh[0], project, name="Seen here")
+    with visit(browser, f"{running.address}&project={project.id}&step=publish") as (page, seen):
+        page.set_default_timeout(WAIT)
+        card = page.get_by_role("region", name="Model card")
+        expect(card).to_contain_text("Seen here", timeout=WAIT)
+        written(fresh[0], project, name="Made in another tab")
+        page.get_by_label("Repository").fill(NAME)
+        expect(page.get_by_text("A name that the Hub takes")).to_be_visible()
+        send(page, WRITE_TOKEN)
+        expect(page.get_by_text("The folder was made again since you looked")).to_be_visible()
+        assert hub.repos == {}
+        expect(card).to_contain_text("Made in another tab")
+        assert page.get_by_label("Token that may write").input_value() == ""
+        send(page, WRITE_TOKEN)
+        expect(page.get_by_text("Your model is published").first).to_be_visible(timeout=WAIT)
+        assert b"Made in another tab" in hub.repos[NAME].head.files["README.md"]
+        seen.must_be_clean()
+
+
 def check_folder(page: Page, folder: Path, tmp_path: Path) -> None:
     """The page shows and hands out what lies there, and its card does no harm."""
     expect(page.get_by_role("cell", name="adapter_model.safetensors")).to_be_visible()

@@ -1,6 +1,7 @@
 """Texts of the publish step that need no browser."""
 
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -54,7 +55,7 @@ def test_the_engine_is_asked_once_for_all_methods() -> None:
     assert forms.of("lora") == ("adapter",) and asked == ["methods"]
 
 
-def test_an_engine_that_cannot_start_stops_nobody() -> None:
+def test_an_engine_that_cannot_start_stops_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def call(operation: str) -> dict[str, Any]:
@@ -65,6 +66,13 @@ def test_an_engine_that_cannot_start_stops_nobody() -> None:
     assert wait_for_forms(forms, "lora") == ("adapter", "merged")
     forms.of("full")
     assert asked == ["methods"]
+    minute_later = time.monotonic() + 61
+    monkeypatch.setattr("studio.pages.publish_forms.time", SimpleNamespace(
+        monotonic=lambda: minute_later
+    ))  # fmt: skip
+    assert forms.of("full") is None  # it is asked again
+    assert wait_for_forms(forms, "full") == ("adapter", "merged")
+    assert asked == ["methods", "methods"]
 
 
 @pytest.mark.parametrize(

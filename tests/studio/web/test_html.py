@@ -1,5 +1,6 @@
 """Whatever a table or a model says stays text."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -81,3 +82,21 @@ def test_a_gap_in_a_curve_is_not_bridged() -> None:
     drawing = str(line_chart([Series("loss", [(1, 1), (2, nan), (3, 1), (4, 2)])], label="loss"))
 
     assert drawing.count("<polyline") == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[Reload](https://evil.example)", "**a** *b*", "__label__ _id_ _x", "`code`", "[a]([b](c))"],
+)
+def test_help_text_holds_no_links_and_no_emphasis(text: str) -> None:
+    shown = html.unmarked(f"no column {text!r} here")
+    for sign in (  # as Gradio reads the help of a field
+        r"`([^`]+)`", r"\[([^\]]+)\]\(([^)]+)\)", r"\*\*(.+?)\*\*", r"__(.+?)__", r"\*(.+?)\*",
+        r"(?<!\w)_(.+?)_(?!\w)",
+    ):  # fmt: skip
+        assert not re.search(sign, shown, re.ASCII)
+
+
+def test_help_text_without_signs_stays() -> None:
+    text = "The column 'order_id' (x) [y] has 1,200 values & <b>."
+    assert html.unmarked(text) == text
