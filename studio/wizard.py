@@ -7,6 +7,7 @@ name of the step, which stand in the address too.
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from urllib.parse import parse_qsl
 
 import gradio as gr
 from markupsafe import Markup
@@ -56,6 +57,7 @@ def build_wizard(server: Server) -> gr.Blocks:
             step=gr.Textbox(visible="hidden", elem_id="step"),
         )
         words = gr.Textbox(visible="hidden", elem_id="words")
+        address = gr.Textbox(visible="hidden")
         with gr.Row(elem_classes="ts-top"):
             name = gr.HTML(_brand(""), padding=False, elem_classes=["ts-plain-block"])
             home_button = gr.Button("All projects", size="sm", elem_classes="ts-small-button")
@@ -119,9 +121,9 @@ def build_wizard(server: Server) -> gr.Blocks:
             assert len(values) == len(page.outputs), "one value for each output"
             return values
 
-        def arrive(request: gr.Request) -> tuple[str, str]:
-            """Read the address: which project, which step."""
-            asked = dict(request.query_params)
+        def arrive(address: str) -> tuple[str, str]:
+            """Read the address that the page was opened with: which project, which step."""
+            asked = dict(parse_qsl(address.removeprefix("?")))
             if not asked.get("project"):
                 return "", "start"
             try:
@@ -148,7 +150,13 @@ def build_wizard(server: Server) -> gr.Blocks:
         # A real departure: what still runs for this project cannot write into the next one.
         home_button.click(None, None, None, js="() => studio.leave()", **quiet)
         theme_button.click(None, None, None, js="() => studio.turnTheme()", **quiet)
-        blocks.load(guarded(arrive), None, [shell.project, shell.step], **quiet)
+        blocks.load(
+            guarded(arrive),
+            address,
+            [shell.project, shell.step],
+            js="() => studio.openedWith",
+            **quiet,
+        )
     blocks.queue(default_concurrency_limit=16, max_size=64, api_open=False)
     return blocks
 

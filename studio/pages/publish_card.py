@@ -68,8 +68,10 @@ def rendered(text: str) -> Markup:
         elif token.type == "link_open":
             token.attrSet("rel", "noreferrer noopener nofollow")
             token.attrSet("target", "_blank")
-    # Every text has been escaped by the renderer, and it writes no tags but its own.
-    return Markup(reader.renderer.render(tokens, reader.options, {}))  # noqa: S704
+    # Every text has been escaped by the renderer, and it writes no tags but its own. Code scrolls
+    # sideways, and the keyboard shall reach it.
+    page = reader.renderer.render(tokens, reader.options, {})
+    return Markup(page.replace("<pre>", '<pre tabindex="0">'))  # noqa: S704
 
 
 def front_view(front: str) -> Markup:

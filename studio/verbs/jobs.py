@@ -4,6 +4,7 @@ import contextlib
 import json as json_text
 import sys
 import time
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -145,7 +146,7 @@ def logs(
     for stamped in tail(found, until=over):
         if json:
             kind = type(stamped.event).__name__
-            content = {"event": kind, "at": stamped.at, **vars(stamped.event)}
+            content = {"event": kind, "at": stamped.at, **asdict(stamped.event)}
             typer.echo(json_text.dumps(content, ensure_ascii=False))
         else:
             say(_line(stamped))

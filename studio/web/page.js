@@ -13,6 +13,7 @@
 
   let sent = 0;
   window.studio = {
+    openedWith: location.search, // before anything changes the address
     turnTheme() {
       localStorage.setItem(THEME, wanted() === "dark" ? "light" : "dark");
       paint();
