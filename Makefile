@@ -10,18 +10,22 @@ OPTIONS ?=
 # A file's tests stay in one process, since they share what is slow to make.
 IN_PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run demo test check fix lint bench
+.PHONY: run demo test test-steps check fix lint bench
 run: $(VENV)/.product
 	$(BIN)/python app.py open $(OPTIONS)
 
 demo: $(VENV)/.product
 	$(BIN)/python app.py demo
 
+# The journeys through the whole page are among these; every corner of each step is tested apart.
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest $(IN_PARALLEL)
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not step"
+
+test-steps: $(VENV)/.tools
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m step
 
 check: lint
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not step"
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff format --check .

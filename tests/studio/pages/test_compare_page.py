@@ -19,7 +19,7 @@ from studio.records import COMPARISON, PREDICTIONS
 from tests.studio.pages.browsing import Seen, Studio, open_studio, visit
 from tests.studio.pages.compared import NAUGHTY, TIMES, trained_project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.step]
 _LONG = 90_000
 
 

@@ -18,7 +18,7 @@ from tests.studio.hub import COMMIT, TOKEN, serve_hub
 from tests.studio.pages.browsing import Seen, Studio, open_studio, visit
 from tests.studio.tables import write_table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.step]
 
 FAR = "google/gemma-3-270m"  # gated, and among the recommended
 WAIT = 60_000.0

@@ -15,7 +15,7 @@ from templates.dataset import read_dataset
 from tests.studio.pages.browsing import Seen, Studio, open_studio, visit
 from tests.studio.tables import write_table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.step]
 _LONG = 120_000
 NAUGHTY = "<img src=x onerror=alert(1)>"
 

@@ -25,7 +25,7 @@ from tests.studio.jobs.running import end_workers
 from tests.studio.pages.browsing import Studio, open_studio, visit
 from tests.studio.pages.compared import NAUGHTY, compared, trained_project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.step]
 NAME = "alice/support-tickets"
 WRONG_TOKEN = "hf_a_token_of_nobody_at_all"
 WAIT = 60_000

@@ -22,7 +22,7 @@ from tests.studio.jobs.running import end_workers, long_plan, prepare_home
 from tests.studio.jobs.running import plan_of as small_plan
 from tests.studio.pages.browsing import open_studio, visit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.step]
 _NAUGHTY = "<img src=x onerror=alert(1)> first"
 expect.set_options(timeout=20_000)
 

@@ -14,7 +14,7 @@ from studio.projects import Projects
 from tests.data_set_hub import TOKEN, DataSet, DataSetHub, serve_data_sets
 from tests.studio.pages.browsing import Studio, open_studio, visit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.step]
 expect.set_options(timeout=30_000)  # on a busy machine
 NAUGHTY = "<img src=x onerror=alert(1)>"
 
