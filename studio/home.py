@@ -152,6 +152,18 @@ class Home:
         """
         return Job(self.place("train") / name)
 
+    def existing_job(self, name: str) -> Job | None:
+        """Find a job that a project names.
+
+        Args:
+            name: its whole id; may be empty.
+
+        Returns:
+            The job; None where there is none or it is gone.
+        """
+        job = self.job(name) if name else None
+        return job if job is not None and job.folder.is_dir() else None
+
     def jobs(self) -> list[Job]:
         """List the jobs of every kind.
 

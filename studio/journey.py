@@ -16,7 +16,7 @@ from engine.plan import TrainPlan, read_plan
 from studio.home import Home
 from studio.jobs.queue import Queue
 from studio.projects import Project
-from studio.records import COMPARISON, PUBLICATION, planned
+from studio.records import COMPARISON, PUBLICATION, planned, run_id_of
 from templates.dataset import Dataset, read_manifest
 from templates.errors import DataError, StudioError
 from templates.files import sha256_of_bytes
@@ -110,15 +110,15 @@ def _states(home: Home, queue: Queue, project: Project) -> Iterator[StepState]:
     is_fresh = dataset is not None and plan is not None and plan.dataset_id == dataset.id
     is_fresh = is_fresh and project.planned in ({}, project.to_plan)
     yield _state(dataset is not None, False, plan is not None, is_fresh)
-    run = run_of(home, project)
+    run = home.existing_job(project.run)
     finished = run is not None and queue.state(run) == "finished"
     at_work = any(_is_at_work(home, queue, name) for name in project.runs)
     is_fresh = run is not None and plan is not None and _is_of_plan(run, plan)
     yield _state(plan is not None, at_work, finished, is_fresh)
     for name, record in ((project.compare_job, COMPARISON), (project.publish_job, PUBLICATION)):
-        job = home.job(name) if name else None
+        job = home.existing_job(name)
         is_there = job is not None and (job.folder / record).is_file()
-        is_fresh = is_there and job is not None and _run_of(job) == project.run
+        is_fresh = is_there and job is not None and run_id_of(job) == project.run
         yield _state(finished, _is_at_work(home, queue, name), is_there, is_fresh)
 
 
@@ -177,20 +177,6 @@ def plan_path(home: Home, project: Project) -> Path:
     return home.place("plan") / f"{project.plan}.yaml"
 
 
-def run_of(home: Home, project: Project) -> Job | None:
-    """Find the run that a project compares and publishes.
-
-    Args:
-        home: the folder behind all steps.
-        project: names it.
-
-    Returns:
-        The train job; None where there is none or it is gone.
-    """
-    job = home.job(project.run) if project.run else None
-    return job if job is not None and job.folder.is_dir() else None
-
-
 def _is_dataset_of(home: Home, dataset: Dataset, project: Project) -> bool:
     """Say whether preparing again would give the same."""
     if dataset.upload_id != project.upload:
@@ -209,16 +195,11 @@ def _recipe_sha256(project: Project) -> str:
 
 
 def _is_at_work(home: Home, queue: Queue, name: str) -> bool:
-    return bool(name) and home.job(name).folder.is_dir() and queue.state(home.job(name)) in _AT_WORK
+    job = home.existing_job(name)
+    return job is not None and queue.state(job) in _AT_WORK
 
 
 def _is_of_plan(run: Job, plan: TrainPlan) -> bool:
     with suppress(StudioError):
         return planned(run) == plan
     return False
-
-
-def _run_of(job: Job) -> str:
-    with suppress(StudioError):
-        return str(job.request(job.kind).get("run_id", ""))
-    return ""

@@ -1,5 +1,6 @@
 """What steps leave for later ones: read here, free of torch, so that pages and verbs may."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from engine.planning.estimate import CostEstimate
 from engine.planning.shown import LengthReport, PreviewItem
 from studio.home import Home
 from templates.dataset import Dataset
-from templates.errors import PlanError, RunError
+from templates.errors import PlanError, RunError, StudioError
 from templates.files import disk_errors, write_atomically
 from templates.values import Value, parse
 
@@ -61,6 +62,20 @@ def planned(job: Job) -> TrainPlan:
         The plan.
     """
     return parse(TrainPlan, job.request("train")["plan"], where=job.id, error=PlanError)
+
+
+def run_id_of(job: Job) -> str:
+    """Say which run a job is about.
+
+    Args:
+        job: that compares, predicts or publishes.
+
+    Returns:
+        The id of the train job; empty where that cannot be read.
+    """
+    with suppress(StudioError):
+        return str(job.request(job.kind).get("run_id", ""))
+    return ""
 
 
 def require_finished(job: Job) -> None:

@@ -14,17 +14,15 @@ from studio.pages import compare_answers, compare_predict, compare_try
 from studio.pages.compare_subject import (
     Subject,
     compare_jobs,
-    existing_job,
     finished_runs,
     looks_at,
     read_subject,
-    run_id_of,
 )
 from studio.pages.compare_try import slots_of
 from studio.pages.compare_verdict import headline, verdict_view
 from studio.pages.page import Page, Shell, piece
 from studio.projects import Project
-from studio.records import planned, require_finished
+from studio.records import planned, require_finished, run_id_of
 from studio.runs.about import read_about
 from studio.web.html import callout, code, details, empty, heading, join
 from studio.web.job_view import job_view
@@ -34,7 +32,6 @@ from templates.dataset import Dataset
 from templates.errors import RunError, StudioError
 
 _TITLE = "Comparing"
-_EMPTIED = ("ts-emptied",)
 
 
 def build(shell: Shell) -> Page:
@@ -52,23 +49,23 @@ def build(shell: Shell) -> Page:
         "The tuned model answers rows that nobody trained on, and so does everything else you "
         "could use instead.",
     ))  # fmt: skip
-    trouble = piece(elem_classes=_EMPTIED)
+    trouble = piece()
     run = gr.Dropdown(
         [], label="Run", info="Which finished run is compared, tried and published.", visible=False
     )
-    before = piece(elem_classes=_EMPTIED)
-    status = piece(elem_classes=_EMPTIED)
+    before = piece()
+    status = piece()
     with gr.Row(elem_classes="ts-next", visible=False) as actions:
         stop = gr.Button("Stop", visible=False)
         begin = gr.Button("Compare now", variant="primary", visible=False)
-    verdict = piece(elem_classes=_EMPTIED)
+    verdict = piece()
     with gr.Row(elem_classes="ts-downloads", visible=False) as repeat:
         again = gr.Button("Compare again", size="sm", elem_classes="ts-small-button")
     timer = gr.Timer(1.5, active=False)
     answers = compare_answers.build(shell)
     trying = compare_try.build(shell)
     predicting = compare_predict.build(shell)
-    commands = piece(elem_classes=_EMPTIED)
+    commands = piece()
     with gr.Row(elem_classes="ts-next"):
         onward = gr.Button("Next: publish", visible=False)
     progress = [status, actions, stop, begin, repeat, timer]
@@ -100,7 +97,7 @@ def build(shell: Shell) -> Page:
         return show_result(server.projects.change(project.id, compare_job=job.id))
 
     def stopped(project: Project) -> list[Any]:
-        job = existing_job(server.home, project.compare_job)
+        job = server.home.existing_job(project.compare_job)
         if job is not None:
             server.queue.stop(job)
         return show_result(project)

@@ -42,12 +42,12 @@ def build(shell: Shell) -> Page:
         The part; hidden where nothing was compared.
     """
     with gr.Column(visible=False) as everything:
-        chart_title = piece(elem_classes=("ts-emptied",))
+        chart_title = piece()
         with gr.Row(visible=False) as arm_row:
             arm = gr.Dropdown(
                 list(NAMES), label="Answers of", info="Whose answers the table below counts."
             )
-        chart = piece(elem_classes=("ts-emptied",))
+        chart = piece()
         piece(section(
             "Row by row",
             "What the models answered to the test rows. Words that your table does not have there "
@@ -70,11 +70,11 @@ def build(shell: Shell) -> Page:
             [(name, name) for name in _FILTERS], value="all", label="Which rows",
             info="Right and wrong as the deciding metric counts it.",
         )  # fmt: skip
-        rows = piece(elem_classes=("ts-emptied",))
+        rows = piece()
         page = hidden_number()
         with gr.Row(elem_classes="ts-turn"):
             back = gr.Button("← Earlier rows", size="sm", elem_classes="ts-small-button")
-            place = piece(elem_classes=("ts-emptied",))
+            place = piece()
             forth = gr.Button("Later rows →", size="sm", elem_classes="ts-small-button")
         with gr.Row(elem_classes="ts-downloads"):
             for form in ("csv", "jsonl"):

@@ -16,7 +16,7 @@ from engine.jobs import Job
 from studio.answer_files import as_csv, as_jsonl
 from studio.jobs.progress import read_progress
 from studio.jobs.requests import TABLE, PredictRequest
-from studio.pages.compare_subject import existing_job, predict_request, read_subject
+from studio.pages.compare_subject import predict_request, read_subject
 from studio.pages.download import download_button
 from studio.pages.page import Page, Shell, piece
 from studio.projects import Project
@@ -42,18 +42,18 @@ def build(shell: Shell) -> Page:
         The part; hidden where there is no finished run.
     """
     with gr.Column(visible=False) as everything:
-        needed = piece(elem_classes=("ts-emptied",))
+        needed = piece()
         file = gr.File(
             label="Table without answers", file_count="single", type="filepath", height=150,
             file_types=[*FORMATS, ".gz"],
         )  # fmt: skip
-        found = piece(elem_classes=("ts-emptied",))
-        status = piece(elem_classes=("ts-emptied",))
+        found = piece()
+        status = piece()
         with gr.Row(elem_classes="ts-downloads"):
             stop = gr.Button("Stop", visible=False, elem_classes="ts-small-button")
             again = gr.Button("Try again", visible=False, elem_classes="ts-small-button")
             begin = gr.Button("Answer the rows", interactive=False, elem_classes="ts-small-button")
-        result = piece(elem_classes=("ts-emptied",))
+        result = piece()
         with gr.Row(visible=False, elem_classes="ts-downloads") as downloads:
             for form in ("csv", "jsonl"):
                 make = functools.partial(_file, shell, form)
@@ -85,7 +85,7 @@ def build(shell: Shell) -> Page:
         return [str(good), gr.Button(interactive=True)]
 
     def answer_rows(project: Project, path: str | None) -> list[Any]:
-        running = existing_job(shell.server.home, project.predict_job)
+        running = shell.server.home.existing_job(project.predict_job)
         if running is not None and shell.server.queue.state(running) in AT_WORK:
             return _state(shell, project)  # a second click
         if not path:
@@ -101,13 +101,13 @@ def build(shell: Shell) -> Page:
         return _state(shell, shell.server.projects.change(project.id, predict_job=job.id))
 
     def stopped(project: Project) -> list[Any]:
-        job = existing_job(shell.server.home, project.predict_job)
+        job = shell.server.home.existing_job(project.predict_job)
         if job is not None:
             shell.server.queue.stop(job)
         return _state(shell, project)
 
     def tried_again(project: Project) -> list[Any]:
-        job = existing_job(shell.server.home, project.predict_job)
+        job = shell.server.home.existing_job(project.predict_job)
         if job is None:
             raise RunError("The job is gone", fix="Drop the table again")
         if shell.server.queue.state(job) not in AT_WORK:
@@ -119,7 +119,7 @@ def build(shell: Shell) -> Page:
     shell.on(file.change, checked, [file], [found, begin], busy=found)
 
     def looked(project: Project) -> list[Any]:
-        job = existing_job(shell.server.home, project.predict_job)
+        job = shell.server.home.existing_job(project.predict_job)
         if job is not None and shell.server.queue.state(job) == "finished":
             told("The rows of your table are answered.")
         return _state(shell, project)
@@ -182,7 +182,7 @@ def _dataset(shell: Shell, project: Project) -> Dataset:
 
 def _state(shell: Shell, project: Project) -> list[Any]:
     """Give what begin, status, stop, again, result, downloads and timer hold."""
-    job = existing_job(shell.server.home, project.predict_job)
+    job = shell.server.home.existing_job(project.predict_job)
     progress = None
     if job is not None:
         with suppress(StudioError):
@@ -248,7 +248,7 @@ def _answers(job: Job, predicted: Predicted, most: int | None = None) -> Iterato
 
 
 def _file(shell: Shell, form: str, project: Project) -> tuple[str, str]:
-    job = existing_job(shell.server.home, project.predict_job)
+    job = shell.server.home.existing_job(project.predict_job)
     if job is None:
         raise RunError("The answers are gone", fix="Answer the table again")
     rows = _answers(job, _predicted(job))

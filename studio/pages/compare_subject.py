@@ -12,9 +12,8 @@ from engine.jobs import Job
 from studio.home import Home
 from studio.jobs.progress import RunProgress, read_progress
 from studio.jobs.requests import PredictRequest, read_request
-from studio.journey import run_of
 from studio.projects import Project
-from studio.records import COMPARISON, planned, test_looks_path
+from studio.records import COMPARISON, planned, run_id_of, test_looks_path
 from studio.server import Server
 from studio.web.job_view import AT_WORK
 from templates.dataset import Dataset, count_test_looks, read_manifest
@@ -73,7 +72,7 @@ def read_subject(server: Server, project: Project) -> Subject:
     Returns:
         The state; what is gone or damaged is left out.
     """
-    run = run_of(server.home, project)
+    run = server.home.existing_job(project.run)
     if run is None:
         return Subject(trouble="No run has been trained yet.")
     state = server.queue.state(run)
@@ -84,7 +83,7 @@ def read_subject(server: Server, project: Project) -> Subject:
         dataset = read_manifest(server.home.place("dataset") / planned(run).dataset_id)
     if dataset is None:
         return Subject(trouble="The data that the run was trained on is gone.")
-    job = existing_job(server.home, project.compare_job)
+    job = server.home.existing_job(project.compare_job)
     progress = None
     if job is not None:
         with suppress(StudioError):
@@ -120,34 +119,6 @@ def compare_jobs(home: Home, run_id: str) -> Iterator[Job]:
             yield Job(folder)
 
 
-def run_id_of(job: Job) -> str:
-    """Say which run a job is about.
-
-    Args:
-        job: that compares or predicts.
-
-    Returns:
-        The id of the train job; empty where that cannot be read.
-    """
-    with suppress(StudioError):
-        return str(job.request(job.kind).get("run_id", ""))
-    return ""
-
-
-def existing_job(home: Home, name: str) -> Job | None:
-    """Find a job that a project names.
-
-    Args:
-        home: the folder behind all steps.
-        name: its id; may be empty.
-
-    Returns:
-        The job; None where there is none or it is gone.
-    """
-    job = home.job(name) if name else None
-    return job if job is not None and job.folder.is_dir() else None
-
-
 def finished_runs(server: Server, project: Project) -> list[str]:
     """List the runs that can be compared.
 
@@ -159,7 +130,7 @@ def finished_runs(server: Server, project: Project) -> list[str]:
         Ids, the newest first.
     """
     names = dict.fromkeys((*project.runs, *([project.run] if project.run else [])))
-    jobs = [existing_job(server.home, name) for name in reversed(names)]
+    jobs = [server.home.existing_job(name) for name in reversed(names)]
     return [job.id for job in jobs if job and server.queue.state(job) == "finished"]
 
 

@@ -52,9 +52,9 @@ def build(shell: Shell) -> Page:
         with gr.Row(elem_classes="ts-downloads"):
             stop = gr.Button("Stop", visible=False, elem_classes="ts-small-button")
             ask = gr.Button("Answer", elem_classes="ts-small-button")
-        status = piece(elem_classes=("ts-emptied",))
+        status = piece()
         with gr.Row():
-            answers = {arm: piece(elem_classes=("ts-emptied",)) for arm in _ARMS}
+            answers = {arm: piece() for arm in _ARMS}
     shown = [ask, stop, status, *answers.values()]
 
     def answer(project: Project, *texts: str) -> Iterator[list[Any]]:

@@ -63,8 +63,7 @@ class PreparedData:
         Returns:
             The job; None where there is none.
         """
-        job = self._server.home.job(project.prepare_job) if project.prepare_job else None
-        return job if job is not None and job.folder.is_dir() else None
+        return self._server.home.existing_job(project.prepare_job)
 
     def is_of_now(self, project: Project) -> bool:
         """Say whether the newest job was asked for what is chosen now.

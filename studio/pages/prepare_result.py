@@ -55,7 +55,7 @@ def build_job(
         The part.
     """
     with gr.Column(elem_classes="ts-stick"):  # seen without reading to the end
-        news = piece(elem_classes=["ts-emptied"])
+        news = piece()
         with gr.Row(elem_classes="ts-next"):
             back = gr.Button("Go back to what was prepared", visible=False, min_width=200)
             stop = gr.Button("Stop", visible=False, min_width=120)

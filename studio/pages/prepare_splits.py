@@ -52,7 +52,7 @@ def build_splits(shell: Shell, desk: Desk, changed: gr.Textbox) -> Page:
     with gr.Accordion("A fixed number of rows, and the seed", open=False):
         with gr.Row(elem_classes="ts-fields"):
             numbers = [component(field) for field in (*_FIXED, _SEED)]
-        problem = piece(elem_classes=["ts-emptied"])
+        problem = piece()
 
     def show(project: Project) -> list[Any]:
         if desk.upload(project) is None:

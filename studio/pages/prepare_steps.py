@@ -60,7 +60,7 @@ def build_steps(
             with gr.Accordion(title, open=False, visible=False) as forms[kind, name]:
                 with gr.Row(elem_classes="ts-fields"):
                     made[kind, name] = [component(field) for field in fields]
-                problems[kind, name] = piece(elem_classes=["ts-emptied"])
+                problems[kind, name] = piece()
     with gr.Row(elem_classes="ts-train-buttons"):
         undo = gr.Button("Undo the last change", elem_classes="ts-small-button")
         reset = gr.Button("Reset to the recommended steps", elem_classes="ts-small-button")

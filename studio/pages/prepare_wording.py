@@ -81,7 +81,7 @@ def build_wording(shell: Shell, desk: Desk, changed: gr.Textbox, refill: gr.Text
                 interactive=True,
                 info="What the comparison at the end is about.",
             )
-        problem = piece(elem_classes=["ts-emptied"])
+        problem = piece()
         with gr.Row(elem_classes="ts-train-buttons"):
             reset = gr.Button("Reset to the built-in wording", elem_classes="ts-small-button")
 
@@ -171,7 +171,7 @@ def build_words(shell: Shell, desk: Desk, changed: gr.Textbox) -> Page:
         The part.
     """
     word = hidden_field(_WORD)
-    words = piece(elem_classes=["ts-emptied"])
+    words = piece()
 
     def show(project: Project) -> list[Any]:
         tried = desk.tried(project)

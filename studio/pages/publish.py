@@ -44,7 +44,6 @@ from templates.files import disk_errors
 
 _TITLE = "Writing and checking the model"
 _LONGEST_TITLE = 96
-_EMPTIED = ("ts-emptied",)
 Values = dict[str, Any]
 
 
@@ -216,8 +215,8 @@ def _place() -> dict[str, Any]:
         "how good it was measured to be. It stays on this machine until you send it somewhere.",
     ))  # fmt: skip
     made: dict[str, Block] = {}
-    made["trouble"] = piece(elem_classes=_EMPTIED)
-    made["about"] = piece(elem_classes=_EMPTIED)
+    made["trouble"] = piece()
+    made["about"] = piece()
     with gr.Column(visible=False) as made["choices"]:
         made["form_choice"] = hidden_field(FORM_TARGET)
         made["forms"] = piece()
@@ -226,8 +225,8 @@ def _place() -> dict[str, Any]:
             elem_id="publish-title", elem_classes="ts-publish-field",
             info="Stands at the top of the model card, for people to read.",
         )  # fmt: skip
-        made["old"] = piece(elem_classes=_EMPTIED)
-    made["status"] = piece(elem_classes=_EMPTIED)
+        made["old"] = piece()
+    made["status"] = piece()
     with gr.Row(elem_classes="ts-next"):
         made["stop"] = gr.Button("Stop", visible=False)
         made["make"] = gr.Button("Make the folder", variant="primary", visible=False)
@@ -253,8 +252,8 @@ def _place() -> dict[str, Any]:
                 with gr.Tab(label):
                     made[name] = piece(elem_classes=("ts-publish-code",))
     made.update(place_hub())
-    made["next"] = piece(elem_classes=_EMPTIED)
-    made["commands"] = piece(elem_classes=_EMPTIED)
+    made["next"] = piece()
+    made["commands"] = piece()
     with gr.Row(elem_classes="ts-next", visible=False) as made["onward"]:
         made["try"] = gr.Button("Try the model")
         made["restart"] = gr.Button("Start another project")

@@ -56,7 +56,7 @@ def place_hub() -> dict[str, Block]:
             "To the Hub, if you like",
             "Hugging Face keeps it for you and for those you let in.",
         ))  # fmt: skip
-        made["sent"] = piece(elem_classes=("ts-emptied",))
+        made["sent"] = piece()
         made["seen"] = hidden_field()  # the job whose folder this tab shows
         with gr.Column(visible=False) as made["form"]:
             made["repo"] = gr.Textbox(
@@ -65,7 +65,7 @@ def place_hub() -> dict[str, Block]:
                 "made if it is not there yet.",
                 elem_id="publish-repo", elem_classes="ts-publish-field",
             )  # fmt: skip
-            made["repo_news"] = piece(elem_classes=("ts-emptied",), elem_id="publish-repo-news")
+            made["repo_news"] = piece(elem_id="publish-repo-news")
             made["public"] = gr.Checkbox(
                 label="Let everybody see it",
                 info="Without this it is private: only you see it, and whom you let in. A "
@@ -83,7 +83,7 @@ def place_hub() -> dict[str, Block]:
                 info="It is read only if you tick this, and goes to the Hub and nowhere else.",
                 elem_id="publish-login",
             )  # fmt: skip
-            made["whose"] = piece(elem_classes=("ts-emptied",))
+            made["whose"] = piece()
             made["token"] = gr.Textbox(
                 label="Token that may write", type="password", max_length=_LONGEST_TOKEN,
                 info="Made at huggingface.co/settings/tokens. It is kept in memory until the files "
@@ -92,7 +92,7 @@ def place_hub() -> dict[str, Block]:
                 elem_id="publish-token", elem_classes="ts-publish-field", html_attributes=_SECRET,
             )  # fmt: skip
             made["goes"] = piece(elem_id="publish-goes")
-        made["sending"] = piece(elem_classes=("ts-emptied",))
+        made["sending"] = piece()
         with gr.Row(elem_classes="ts-next"):
             made["elsewhere"] = gr.Button("Publish it elsewhere too", visible=False)
             made["stop_sending"] = gr.Button("Stop", visible=False)

@@ -14,7 +14,6 @@ from engine.publishing.publication import RECORD, Form, HubCommit, Publication, 
 from studio.home import Home
 from studio.jobs.progress import RunProgress, read_progress
 from studio.jobs.requests import PublishRequest, read_request
-from studio.journey import run_of
 from studio.projects import Project
 from studio.publishing_check import (
     Outgoing,
@@ -132,7 +131,7 @@ def read_subject(server: Server, project: Project, form: Form | None = None) -> 
         The state; what is gone or damaged is left out.
     """
     home = server.home
-    run = run_of(home, project)
+    run = home.existing_job(project.run)
     if run is None:
         return Subject(trouble="No run has been trained yet.")
     state = server.queue.state(run)
