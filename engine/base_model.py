@@ -205,13 +205,14 @@ def _download(reference: str, revision: str, token: str) -> Path:
         raise ModelError(
             "The base asks for a licence to be accepted first",
             where=reference,
-            fix="Accept it on the model's page, and put your token into HF_TOKEN",
+            fix="Accept it on the model's page, and give your token (HF_TOKEN on a command line)",
         ) from None
     except RepositoryNotFoundError:
         raise ModelError(
             "The Hub has no public model of this name",
             where=reference,
-            fix="Check the spelling of org/name; for a private one, put your token into HF_TOKEN",
+            fix="Check the spelling of org/name; for a private one, give your token (HF_TOKEN on a "
+            "command line)",
         ) from None
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise ModelError(

@@ -21,6 +21,8 @@ def upload_command(
     name: str | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
+    has_header: bool | None = None,
+    sheet: str | None = None,
 ) -> str:
     """Write the line that reads a table.
 
@@ -29,12 +31,17 @@ def upload_command(
         name: a label.
         delimiter: between cells, if it was corrected.
         encoding: of the text, if it was corrected.
+        has_header: whether the first row holds the names, if that is not to be found out.
+        sheet: of a workbook; None: the first with rows.
 
     Returns:
         One line.
     """
     separator = "tab" if delimiter == "\t" else delimiter
-    return _line("upload", str(file), name=name, delimiter=separator, encoding=encoding)
+    return _line(
+        "upload", str(file), name=name, delimiter=separator, encoding=encoding, sheet=sheet,
+        header=has_header or None, no_header=has_header is False or None,
+    )  # fmt: skip
 
 
 def prepare_command(upload_id: str, recipe_file: Path | None = None, base: str = "starter") -> str:
@@ -196,7 +203,9 @@ def _unless(value: Any, default: Any) -> Any:
 def _line(verb: str, subject: str | None, *pairs: tuple[str, str], **options: Any) -> str:
     words = ["python", "app.py", verb]
     for name, value in (*((f"--{key.replace('_', '-')}", options[key]) for key in options), *pairs):
-        if value is not None:
+        if value is True:
+            words.append(name)
+        elif value is not None:
             words += [name, str(value)] if not str(value).startswith("-") else [f"{name}={value}"]
     if subject is not None:
         words += [subject] if not subject.startswith("-") else ["--", subject]

@@ -62,7 +62,7 @@ def _standing(states: Journey) -> Markup:
     if working:
         return badge(f"{working[0].value} is at work", "busy")
     if states.publish is StepState.DONE:
-        return badge("published", "good")
+        return badge("model written", "good")
     step = states.next_step
     return Markup("at step {}, {}").format(STEPS.index(step) + 1, step.value)
 

@@ -192,7 +192,7 @@ class _UploadPage:
             heading("Your table", "Check that rows and columns were read as you meant them."),
             profile.overview(upload) + profile.notes(upload.notes),
             table=profile.first_rows(upload, rows),
-            columns=profile.columns(upload),
+            columns=profile.columns(upload) + profile.command(upload),
             correcting=(_with_ending(upload), found, False),
             replacing=True,
             onward=True,

@@ -1,14 +1,27 @@
 """What was read, told in figures, rows and columns."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from markupsafe import Markup
 
 from data_prep.table import Row
 from data_prep.upload import Bin, Column, Upload
+from studio.commands import upload_command
 from studio.pages.upload_correction import delimiter_name
 from studio.web.charts import Bar, bars, sparkline
-from studio.web.html import Tone, badge, callout, details, join, section, table, tiles, visible
+from studio.web.html import (
+    Tone,
+    badge,
+    callout,
+    code,
+    details,
+    join,
+    section,
+    table,
+    tiles,
+    visible,
+)
 from studio.web.words import count, figure, percent, size
 
 SHOWN_ROWS = 20
@@ -223,3 +236,19 @@ def _range(column: Column) -> tuple[str, str]:
     if column.kind == "number" and column.histogram:
         return figure(column.histogram[0].from_, 4), figure(column.histogram[-1].to, 4)
     return count(column.min_characters), count(column.max_characters)
+
+
+def command(upload: Upload) -> Markup:
+    """Show the line that reads the table the same way.
+
+    Args:
+        upload: as it was read.
+
+    Returns:
+        A disclosure.
+    """
+    line = upload_command(
+        Path(upload.name), delimiter=upload.delimiter, has_header=upload.has_header,
+        sheet=upload.sheet,
+    )  # fmt: skip
+    return details("The same on a command line", code(line, label="Read this table"))

@@ -72,6 +72,9 @@ def test_text_of_a_person_stays_one_word() -> None:
     assert words(upload_command(Path("-x.csv"), name="-n")) == [
         "upload", "--name=-n", "--", "-x.csv",
     ]  # fmt: skip
+    assert words(upload_command(Path("my upload.xlsx"), has_header=False, sheet="Q 1")) == [
+        "upload", "--sheet", "Q 1", "--no-header", "my upload.xlsx",
+    ]  # fmt: skip
 
 
 def test_the_other_steps_have_a_line() -> None:

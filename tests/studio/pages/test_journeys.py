@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from engine.comparing.comparison import read_comparison
 from studio.home import Home
 from studio.projects import Projects
+from studio.records import COMPARISON
 from tests.data_prep.workbooks import sheet, table_sheet, workbook
 from tests.hub_server import USER, WRITE_TOKEN, Hub, serve_publish_hub
 from tests.studio.jobs.running import end_workers
@@ -83,6 +85,7 @@ def test_from_the_start_screen_to_a_published_adapter(
         expect(page.get_by_text(f"{USER}/tickets").first).to_be_visible()
         seen.must_be_clean()
     end_workers(home)
+    tuning_beats_the_best_prompt_with_a_clear_interval(home)
 
     repo = hub.repos[f"{USER}/tickets"]
     assert repo.private and len(repo.commits) == 2  # what the Hub begins with, and ours
@@ -90,6 +93,17 @@ def test_from_the_start_screen_to_a_published_adapter(
     for path in home.root.rglob("*"):
         if path.is_file():
             assert WRITE_TOKEN.encode() not in path.read_bytes(), path
+
+
+def tuning_beats_the_best_prompt_with_a_clear_interval(home: Home) -> None:
+    [run], [job] = home.all("train"), home.all("compare")
+    assert home.job(run.name).status().state == "finished"
+    comparison = read_comparison(job / COMPARISON)
+    verdict = comparison.primary.verdict
+    assert comparison.outcome == "better" == verdict.outcome
+    assert verdict.interval.low > 0 and verdict.p_value < 0.01
+    assert 65 <= comparison.arm("classical").value("accuracy") <= 90
+    assert comparison.test_looks == 1
 
 
 def publish(page: Page, repo_id: str) -> None:

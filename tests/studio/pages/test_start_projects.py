@@ -27,4 +27,4 @@ def test_a_line_says_where_a_project_stands() -> None:
     assert begun.count("<li") == 6 and "prepare: not yet open" in begun
     done, working = StepState.DONE, StepState.WORKING
     assert "train is at work" in project_line(project("a"), states(upload=done, train=working))
-    assert "published" in project_line(project("a"), states(publish=done))
+    assert "model written" in project_line(project("a"), states(publish=done))
