@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx2
 from huggingface_hub import constants, get_session, hf_hub_url, hf_raise_for_status
@@ -408,12 +408,16 @@ def _join_lines(parts: Sequence[Path], target: Path, name: str) -> None:
     with target.open("wb") as out:
         for part in parts:
             with part.open("rb") as file:
-                last = b"\n"
-                while block := file.read(_BLOCK_BYTES):
-                    out.write(block)
-                    last = block
-            if not last.endswith(b"\n"):
-                out.write(b"\n")
+                _append(file, out)
+
+
+def _append(file: BinaryIO, out: BinaryIO, written: bytes = b"\n") -> None:
+    """Write the rest of a part, and a line break where it does not end in one."""
+    while block := file.read(_BLOCK_BYTES):
+        out.write(block)
+        written = block
+    if not written.endswith(b"\n"):
+        out.write(b"\n")
 
 
 def _join_delimited(parts: Sequence[Path], target: Path, name: str) -> None:
@@ -432,12 +436,7 @@ def _join_delimited(parts: Sequence[Path], target: Path, name: str) -> None:
                     )
                 if not number:
                     out.write(first)
-                last = first
-                while block := file.read(_BLOCK_BYTES):
-                    out.write(block)
-                    last = block
-            if not last.endswith(b"\n"):
-                out.write(b"\n")
+                _append(file, out, written=first)
 
 
 def _join_parquet(parts: Sequence[Path], target: Path, name: str) -> None:
