@@ -10,7 +10,7 @@ OPTIONS ?=
 # A file's tests stay in one process, since they share what is slow to make.
 IN_PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run demo test test-steps check fix lint bench
+.PHONY: run demo test test-steps check fix lint bench starter
 run: $(VENV)/.product
 	$(BIN)/python app.py open $(OPTIONS)
 
@@ -39,6 +39,12 @@ fix: $(VENV)/.tools
 
 bench: $(VENV)/.tools
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# The base model that ships, from raw text (STUDIO_DATA) to weights and card: about three hours.
+starter: $(VENV)/.tools
+	$(BIN)/python -m starter.pretrain
+	$(BIN)/python -m starter.measure $(if $(wildcard build/first/model),--first build/first/model)
+	$(BIN)/python -m starter.card
 
 $(VENV)/.product: requirements.txt constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; install it, or name it: make PYTHON=..."; exit 1; }

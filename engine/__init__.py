@@ -10,6 +10,7 @@ In the order in which things happen:
     bases.py            which bases there are to choose from
     base_model.py       a name -> a model in memory
     language_model.py   model, tokenizer, precision, soft prompt
+    attention.py        attention that is fast to train on processors
     layers.py           finding and exchanging linear layers
     quantise.py         linear layers in 4 bits
     method.py           what a tuning method is

@@ -8,12 +8,12 @@ ends, on the same machine, with the same bits as one that was never interrupted.
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.batches import Batch, collate, epoch_batches
 from engine.checkpoint_tensors import read_learned, read_optimizer, save_checkpoint
@@ -39,6 +39,21 @@ _KEEP_NEWEST = 2
 _LONG_STEP_SECONDS = 2.0
 
 
+def adamw(learned: Mapping[str, nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
+    """Make the optimizer of most runs: AdamW, one group, all values at the schedule's rate.
+
+    Args:
+        learned: parameters by name.
+        schedule: gives the weight decay.
+
+    Returns:
+        The optimizer; the trainer sets its learning rate at every step.
+    """
+    return torch.optim.AdamW(
+        list(learned.values()), lr=0.0, weight_decay=schedule.weight_decay, fused=True
+    )
+
+
 @dataclass(frozen=True)
 class Training:
     """All that a run needs, already in memory.
@@ -52,16 +67,19 @@ class Training:
         seed: fixes batches and dropout.
         checkpoints: the run's checkpoint folder.
         notices: sentences to show with the start.
+        new_optimizer: makes the optimizer of the learned parameters; a group of its own with a
+            "rate_ratio" learns at that multiple of the schedule's rate.
     """
 
     language_model: LanguageModel
-    train: list[Encoded]
-    validation: list[Encoded]
+    train: Sequence[Encoded]
+    validation: Sequence[Encoded]
     schedule: Schedule
     limits: Limits
     seed: int
     checkpoints: Path
     notices: tuple[str, ...] = ()
+    new_optimizer: Callable[[Mapping[str, nn.Parameter], Schedule], torch.optim.Optimizer] = adamw
 
     @property
     def batches_per_epoch(self) -> int:
@@ -113,9 +131,7 @@ def train(
     started_at = time.monotonic()
     model = training.language_model.model
     learned = trainable(model)
-    optimizer = torch.optim.AdamW(
-        list(learned.values()), lr=0.0, weight_decay=training.schedule.weight_decay, fused=True
-    )
+    optimizer = training.new_optimizer(learned, training.schedule)
     checkpoint, notices = newest_checkpoint(training.checkpoints)
     state = TrainerState(step=0)
     if checkpoint:
@@ -223,7 +239,7 @@ def _step(
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.schedule.max_gradient_norm)
     rate = learning_rate_at(step, training.total_steps, training.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_ratio", 1.0)
     if math.isfinite(total) and bool(torch.isfinite(norm)):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)

@@ -1,11 +1,9 @@
-"""The text the starter model learns from: readers, house-format documents, the mix.
+"""The texts the starter model learns from: readers of the sources, and what is held out.
 
 Only sources whose licence allows weights that ship are read here: public-domain books, OpenStax
 (CC BY 4.0), African Storybook (CC BY), TinyStories (CDLA-Sharing-1.0), CLINC150 (CC BY 3.0),
 Snips (CC0), GSM8K (MIT) and the chain-of-thought collection (Apache-2.0).
 """
-
-from __future__ import annotations
 
 import csv
 import gzip
@@ -13,29 +11,19 @@ import json
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 END_OF_TEXT = "<|endoftext|>"
-SEPARATOR = "\n\n###\n\n"
-STOP = " END"
 HELD_OUT_EVERY = 100  # one document in a hundred is kept out of training,
 HELD_OUT_EVERY_SMALL = 25  # one in 25 of the two small sources
 SMALL_SOURCES = ("tinystories", "african_storybook")
-PASSAGE_CHARS = 1800  # close to one context of 512 tokens
+INTENTS_HELD_OUT_EVERY = 8  # whole intents, for validation only
+PASSAGE_CHARS = 1800
+SENTENCE_CHARS = (25, 170)
+SENTENCE_END = re.compile(r'(?<=[.!?]"|[a-z][.!?]) (?=["A-Z])')
 
-# Share of the training tokens per source.
-MIX = {
-    "tinystories": 0.16,
-    "african_storybook": 0.02,
-    "openstax": 0.28,
-    "gutenberg": 0.24,
-    "labels": 0.06,
-    "few_shot": 0.15,
-    "questions": 0.09,
-}
 TEXT_FILES = ("tinystories", "african_storybook", "openstax", "gutenberg")
 COT_SETS = ("aqua", "creak", "ecqa", "gsm8k", "qasc", "sensemaking", "strategyqa")
 
@@ -45,15 +33,33 @@ AUTHORS = re.compile(
 )
 CREDITS = re.compile(r"^\* (License|Text|Illustration|Translation|Language).*$", re.M)
 LEFT_OUT = re.compile(r"magical-mimics|shaggy-man|symbolic-logic|game-of-logic|letter-writing")
-INSTRUCTIONS = (
-    "Classify the text. Labels: {}.",
-    "Choose the label that fits the text: {}.",
-    "Which label fits? Options: {}.",
-    "Give each text one of these labels: {}.",
-)
 PLAIN = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\r": None})
 
-Row = tuple[str, str]  # text, label
+
+@dataclass(frozen=True)
+class Question:
+    """A question with the reasons for its answer, which may be "", and the answer."""
+
+    text: str
+    reasons: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One part of all the texts.
+
+    Attributes:
+        prose: documents by source.
+        questions: by the set they come from.
+        intents: for each data set of commands, the texts by intent.
+        label_words: common words that can stand for a class.
+    """
+
+    prose: dict[str, list[str]]
+    questions: dict[str, list[Question]]
+    intents: list[dict[str, list[str]]]
+    label_words: tuple[str, ...]
 
 
 class CorpusError(Exception):
@@ -173,29 +179,32 @@ def read_gutenberg(path: Path) -> list[str]:
     return passages
 
 
-def read_rows(path: Path) -> list[Row]:
-    """Return (text, intent) rows of a table, without repeats and out-of-scope rows."""
+def read_intents(path: Path) -> dict[str, list[str]]:
+    """Return the texts of each intent, without repeats and out-of-scope rows."""
+    texts: dict[str, dict[str, None]] = {}
     with path.open(encoding="utf-8", newline="") as stream:
-        rows = ((row["text"].strip(), row["intent"]) for row in csv.DictReader(stream))
-        return list(dict.fromkeys(row for row in rows if row[1] != "oos"))
+        for row in csv.DictReader(stream):
+            if row["intent"] != "oos":
+                texts.setdefault(plain_label(row["intent"]), {})[row["text"].strip()] = None
+    return {intent: list(found) for intent, found in texts.items()}
 
 
-def read_questions(tasks: Path) -> list[tuple[str, str]]:
-    """Return (question, document) pairs: rationale and answer, or the answer alone."""
-    pairs = []
+def read_questions(tasks: Path) -> dict[str, list[Question]]:
+    """Return the questions of each set; GSM8K occurs in two of them."""
+    questions: dict[str, list[Question]] = {}
     for folder in ("gsm8k", *(f"cot_{name}" for name in COT_SETS)):
         path = next((tasks / folder).glob("train.jsonl*"))
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as stream:
             records = [json.loads(line) for line in stream]
-        for number, record in enumerate(records):
+        for record in records:
             fields = {k: v.replace("\\n", "\n").translate(PLAIN).strip() for k, v in record.items()}
             reason, answer = fields.get("rationale", ""), fields["answer"]
             if folder == "gsm8k":
                 reason, answer = re.sub(r"<<.*?>>", "", answer).split("\n#### ")
-            target = answer if number % 2 else f"{reason}\nThe answer is {answer}."
-            pairs.append((fields["question"], f"{fields['question']}{SEPARATOR} {target}{STOP}"))
-    return pairs
+            question = Question(fields["question"], reason, answer)
+            questions.setdefault(folder.removeprefix("cot_"), []).append(question)
+    return questions
 
 
 def plain_label(name: str) -> str:
@@ -203,78 +212,15 @@ def plain_label(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).replace("_", " ").lower()
 
 
-def _pick(generator: np.random.Generator, items: list[str], count: int) -> list[str]:
-    """Return `count` different items in random order."""
-    return [items[i] for i in generator.permutation(len(items))[:count]]
-
-
-def label_documents(rows: list[Row], generator: np.random.Generator) -> list[str]:
-    """Return one document per row: text, separator, label; half name some possible labels first."""
-    names = sorted({name for _, name in rows})
-    documents = []
-    for text, name in rows:
-        style = plain_label if generator.random() < 0.5 else str
-        head = ""
-        if generator.random() < 0.5:
-            choice = {name, *_pick(generator, names, int(generator.integers(2, 8)))}
-            options = _pick(generator, [style(n) for n in sorted(choice)], len(choice))
-            head = INSTRUCTIONS[generator.integers(len(INSTRUCTIONS))].format(", ".join(options))
-            head += "\n\n"
-        documents.append(f"{head}{text}{SEPARATOR} {style(name)}{STOP}")
-    return documents
-
-
-def few_shot_documents(
-    tables: list[list[Row]], words: list[str], count: int, generator: np.random.Generator
-) -> list[str]:
-    """Return documents of several demonstrations with 3 to 8 labels each.
-
-    In half of them the labels are arbitrary words, letters or numbers, so that only the
-    demonstrations tell what a label means.
-
-    Args:
-        tables: the rows of each classification set.
-        words: common words that can stand in for a label.
-        count: how many documents.
-        generator: the source of randomness.
-
-    Returns:
-        The documents, each about one context long.
-    """
-    groups: list[dict[str, list[str]]] = []
-    for rows in tables:
-        group: dict[str, list[str]] = {}
-        for text, name in rows:
-            group.setdefault(name, []).append(text)
-        groups.append(group)
-    documents = []
-    for _ in range(count):
-        group = groups[generator.integers(len(groups))]
-        names = _pick(generator, list(group), int(generator.integers(3, 9)))
-        kind = generator.random()
-        if kind < 0.25:
-            shown = list(names)
-        elif kind < 0.5:
-            shown = [plain_label(name) for name in names]
-        elif kind < 0.85:
-            shown = _pick(generator, words, len(names))
-        else:
-            shown = _pick(
-                generator, list("ABCDEFGH") if kind < 0.93 else list("12345678"), len(names)
-            )
-        head = ""
-        if generator.random() < 0.5:
-            head = INSTRUCTIONS[generator.integers(len(INSTRUCTIONS))]
-            head = head.format(", ".join(_pick(generator, shown, len(shown)))) + "\n\n"
-        shots: list[str] = []
-        num_chars = generator.integers(900, 1800)
-        while sum(map(len, shots)) < num_chars:
-            which = int(generator.integers(len(names)))
-            texts = group[names[which]]
-            text = texts[generator.integers(len(texts))]
-            shots.append(f"{text}{SEPARATOR} {shown[which]}{STOP}")
-        documents.append(head + "\n\n".join(shots))
-    return documents
+def sentences_of(documents: Iterable[str]) -> list[str]:
+    """Cut prose into sentences of a length that fits a demonstration."""
+    fewest, most = SENTENCE_CHARS
+    pieces = (
+        piece.strip()
+        for document in documents
+        for piece in SENTENCE_END.split(" ".join(document.split()))
+    )
+    return [piece for piece in pieces if fewest <= len(piece) <= most]
 
 
 def common_words(stories: list[str], count: int = 500) -> list[str]:
@@ -283,33 +229,60 @@ def common_words(stories: list[str], count: int = 500) -> list[str]:
     return [word for word, _ in counts.most_common(count)]
 
 
-def load_documents(data: Path, seed: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+def load_prose(data: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Read the prose and split it.
+
+    Args:
+        data: the folder with `text/` and `tasks/`.
+
+    Returns:
+        Training documents and held-out documents, both by source.
+    """
+    readers = (read_tinystories, read_storybooks, read_openstax, read_gutenberg)
+    train: dict[str, list[str]] = {}
+    kept_out: dict[str, list[str]] = {}
+    for name, reader in zip(TEXT_FILES, readers, strict=True):
+        documents = reader(data / "text" / f"{name}.txt.gz")
+        train[name] = [text for text in documents if not held_out(text, name)]
+        kept_out[name] = [text for text in documents if held_out(text, name)]
+    return train, kept_out
+
+
+def load_corpus(data: Path) -> tuple[Corpus, Corpus]:
     """Read every source and split it.
 
     Args:
         data: the folder with `text/` and `tasks/`.
-        seed: decides the made-up few-shot documents.
 
     Returns:
-        Training documents and held-out documents, both by the source names of MIX.
+        The training part and the held-out part: other documents, other questions, other intents.
+
+    Raises:
+        CorpusError: a file is missing.
     """
     check_data(data)
-    generator = np.random.default_rng(seed)
-    keyed: dict[str, list[tuple[str, str]]] = {}
-    readers = (read_tinystories, read_storybooks, read_openstax, read_gutenberg)
-    for name, reader in zip(TEXT_FILES, readers, strict=True):
-        keyed[name] = [(text, text) for text in reader(data / "text" / f"{name}.txt.gz")]
-    keyed["questions"] = read_questions(data / "tasks")
-    tables = [read_rows(data / "tasks" / name / "train.csv") for name in ("snips", "clinc150")]
-    words = common_words([text for _, text in keyed["tinystories"]])
-    parts: list[dict[str, list[str]]] = []
-    for wanted, num_few_shot in ((False, 6000), (True, 200)):
-        part = {
-            name: [document for key, document in pairs if held_out(key, name) == wanted]
-            for name, pairs in keyed.items()
-        }
-        rows = [[row for row in table if held_out(row[0]) == wanted] for table in tables]
-        part["labels"] = [d for table in rows for d in label_documents(table, generator)]
-        part["few_shot"] = few_shot_documents(rows, words, num_few_shot, generator)
-        parts.append(part)
+    prose = load_prose(data)
+    questions = read_questions(data / "tasks")
+    tables = [read_intents(data / "tasks" / name / "train.csv") for name in ("snips", "clinc150")]
+    words = tuple(common_words(prose[0]["tinystories"]))
+    parts = []
+    for wanted in (False, True):
+        parts.append(
+            Corpus(
+                prose=prose[wanted],
+                questions={
+                    name: [one for one in part if held_out(one.text) == wanted]
+                    for name, part in questions.items()
+                },
+                intents=[
+                    {
+                        intent: texts
+                        for intent, texts in table.items()
+                        if (zlib.crc32(intent.encode()) % INTENTS_HELD_OUT_EVERY == 0) == wanted
+                    }
+                    for table in tables
+                ],
+                label_words=words,
+            )
+        )
     return parts[0], parts[1]

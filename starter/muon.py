@@ -1,48 +1,94 @@
-"""The Muon optimizer, for matrices."""
-
-from __future__ import annotations
+"""The optimizer of the starter model: Muon for the hidden matrices, AdamW for everything else."""
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor, nn
+
+from engine.plan import Schedule
+
+_MOMENTUM = 0.95
 
 
-class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal by Newton-Schulz steps (Jordan et al., 2024)."""
+class Muon(torch.optim.AdamW):
+    """AdamW, but matrices in a group marked "orthogonal" learn by Muon (Jordan et al., 2024).
 
-    def __init__(self, params: list[torch.Tensor], lr: float, momentum: float = 0.95) -> None:
-        """Take 2-D weights only.
-
-        Args:
-            params: weights (D_out, D_in).
-            lr: learning rate.
-            momentum: share of the old direction that is kept.
-        """
-        super().__init__(params, {"lr": lr, "momentum": momentum})
-
-    @staticmethod
-    def orthogonalize(matrix: torch.Tensor, num_steps: int = 5) -> torch.Tensor:
-        """Return a matrix with the same singular vectors and singular values near 1."""
-        x = matrix.bfloat16()
-        if x.shape[0] > x.shape[1]:
-            x = x.T
-        x = x / (x.norm() + 1e-7)
-        for _ in range(num_steps):
-            square = x @ x.T
-            x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-        result: torch.Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
-        return result.to(matrix.dtype)
+    Muon: momentum whose update is made orthogonal by Newton-Schulz steps. One optimizer and not
+    two, so that the trainer saves and restores the state of both.
+    """
 
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """Update every weight once."""
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every weight once.
+
+        Args:
+            closure: as for every optimizer of torch.
+
+        Returns:
+            What the closure returned.
+        """
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                average = state.setdefault("momentum", torch.zeros_like(weight))
-                average.lerp_(weight.grad, 1 - group["momentum"])
-                update = self.orthogonalize(weight.grad.lerp(average, group["momentum"]))
-                scale = math.sqrt(max(1.0, weight.shape[0] / weight.shape[1]))
-                weight.add_(update, alpha=-group["lr"] * scale)
+            if group.get("orthogonal"):
+                for weight in group["params"]:
+                    if weight.grad is not None:
+                        self._update_matrix(weight, weight.grad, group["lr"])
+                        weight.grad = None  # AdamW passes over what has no gradient
+        loss: float | None = super().step(closure)
+        return loss
+
+    def _update_matrix(self, weight: Tensor, gradient: Tensor, rate: float) -> None:
+        state = self.state[weight]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(weight)
+        state["momentum"].lerp_(gradient, 1 - _MOMENTUM)
+        update = orthogonalised(gradient.lerp(state["momentum"], _MOMENTUM))
+        weight.add_(update, alpha=-rate * math.sqrt(max(1.0, weight.shape[0] / weight.shape[1])))
+
+
+def orthogonalised(matrix: Tensor, num_steps: int = 5) -> Tensor:
+    """Bring all singular values near 1 and keep the singular vectors.
+
+    Args:
+        matrix: (D_out, D_in).
+        num_steps: Newton-Schulz steps.
+
+    Returns:
+        The new matrix, of the same type.
+    """
+    x = matrix.bfloat16()
+    if x.shape[0] > x.shape[1]:
+        x = x.T
+    x = x / (x.norm() + 1e-7)
+    for _ in range(num_steps):
+        square = x @ x.T
+        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+    result: Tensor = x.T if matrix.shape[0] > matrix.shape[1] else x
+    return result.to(matrix.dtype)
+
+
+def muon(
+    learned: Mapping[str, nn.Parameter], schedule: Schedule, *, adamw_rate_ratio: float
+) -> Muon:
+    """Make the optimizer for the parameters of a Llama.
+
+    Args:
+        learned: parameters by name.
+        schedule: gives the weight decay.
+        adamw_rate_ratio: rate of embedding and norms, as a multiple of that of the matrices.
+
+    Returns:
+        The optimizer.
+    """
+    hidden = [value for name, value in learned.items() if value.ndim == 2 and "layers." in name]
+    rest = [value for name, value in learned.items() if not (value.ndim == 2 and "layers." in name)]
+    return Muon(
+        [
+            {"params": hidden, "orthogonal": True},
+            {"params": rest, "rate_ratio": adamw_rate_ratio},
+        ],
+        lr=0.0,
+        betas=(0.9, 0.95),
+        weight_decay=schedule.weight_decay,
+        fused=True,
+    )

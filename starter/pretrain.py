@@ -1,34 +1,28 @@
-"""Pre-train the starter model from nothing, within a budget of CPU minutes.
+"""Make the starter model, from raw text to a model folder: `make starter`.
 
-    STUDIO_DATA=/path/to/data python starter/pretrain.py --out starter/model
-
-The steps: read the corpus, train a byte-level BPE tokenizer, pack tokens, train a small Llama with
-Muon and AdamW until the CPU budget is spent, measure held-out losses, save a Hugging Face folder.
-Shapes: B batch, T tokens, D width, H heads, V vocabulary.
+Tokenizer, empty model, and then one run of the studio's own trainer for each stage of
+`recipe.yaml`: full fine-tuning of the folder that the stage before left. What is done is not done
+again, and a run that was ended goes on from its newest checkpoint.
 """
 
-from __future__ import annotations
-
 import argparse
-import copy
-import ctypes
+import contextlib
 import json
-import math
 import os
+import shutil
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, TextIO
 
-# Read when torch loads: on a busy machine, waiting threads must sleep, not burn the budget.
+# Read when torch loads: on a busy machine, waiting threads must sleep and not burn the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from card import write_card
-from corpus import END_OF_TEXT, MIX, CorpusError, load_documents, read_storybook_authors
-from fast_forward import FastForward
-from muon import Muon
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     GenerationConfig,
@@ -37,37 +31,49 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-VOCABULARY = 4096
-CONTEXT = 512
-SHORT_CONTEXT = 256  # cheaper attention for the first part of the run
-SHORT_SHARE = 0.6
-TOKENIZER_BYTES = 15_000_000
-TOKENS_PER_CPU_SECOND = 6000  # more than seen on our machine: sizes the token stream
-SAVE_EVERY_CPU_SECONDS = 300
-NUM_THREADS = 2
+from engine.attention import PLAIN_PRODUCTS
+from engine.base_model import load_base, locate_base
+from engine.events import Event, Finished, Stamped, Stepped, to_json
+from engine.method import attach_method, count_parameters
+from engine.methods import full
+from engine.plan import Limits
+from engine.planning.hardware import measure_hardware, prepare_process
+from engine.trainer import Training, train
+from starter.card import LOG
+from starter.corpus import (
+    END_OF_TEXT,
+    Corpus,
+    CorpusError,
+    load_corpus,
+    read_storybook_authors,
+)
+from starter.muon import muon
+from starter.recipe import RECIPE, ModelRecipe, Recipe, Stage, read_recipe
+from starter.rows import PackedRows, mixed_documents, write_rows
+
+_VALIDATION_ROWS = 48
+_SHARD_BYTES = "15MB"  # a file that any Git host takes
+_STEPS_PER_LOG_LINE = 10
 
 
-def keep_freed_memory() -> None:
-    """Ask glibc to reuse large buffers: page faults cost a third of the time otherwise."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD
-    libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+def make_tokenizer(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
+    """Learn a byte-level BPE, digits apart, from a sample of the first stage's mix.
 
-
-def train_tokenizer(documents: dict[str, list[str]], seed: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE of VOCABULARY entries, digits apart, on a sample of the mix."""
-    generator = np.random.default_rng(seed)
+    Args:
+        folder: where to save it.
+        recipe: how many entries, how much text.
+        corpus: the training part.
+    """
+    stage = recipe.stages[0]
+    documents = mixed_documents(
+        corpus, stage.mix, most_episode_chars=stage.most_episode_chars, seed=f"{recipe.seed}/bpe"
+    )
     sample: list[str] = []
-    for name, share in MIX.items():
-        num_bytes = 0
-        for index in generator.permutation(len(documents[name])):
-            sample.append(documents[name][index])
-            num_bytes += len(sample[-1])
-            if num_bytes > share * TOKENIZER_BYTES:
-                break
+    num_chars = 0
+    while num_chars < recipe.tokenizer.sample_chars:
+        texts = [segment.text for segment in next(documents)]
+        sample += texts
+        num_chars += sum(map(len, texts))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -77,291 +83,263 @@ def train_tokenizer(documents: dict[str, list[str]], seed: int) -> PreTrainedTok
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=recipe.tokenizer.num_entries,
         special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(sample, trainer)
-    return PreTrainedTokenizerFast(
+    PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
-        model_max_length=CONTEXT,
+        model_max_length=recipe.model.max_position_embeddings,
         clean_up_tokenization_spaces=False,
-    )
+    ).save_pretrained(folder)
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, documents: list[str]) -> list[np.ndarray]:
-    """Return the token ids of each document, without special tokens."""
-    encodings = tokenizer.backend_tokenizer.encode_batch_fast(documents)
-    return [np.array(encoding.ids, dtype=np.int16) for encoding in encodings]
-
-
-def pack(
-    tokenizer: PreTrainedTokenizerFast,
-    documents: dict[str, list[str]],
-    num_tokens: int,
-    seed: int,
-) -> tuple[torch.Tensor, dict[str, float]]:
-    """Mix the sources by the shares of MIX into one stream of tokens.
+def new_model(shape: ModelRecipe, num_entries: int, seed: int) -> LlamaForCausalLM:
+    """Make the untrained model.
 
     Args:
-        tokenizer: turns documents into ids.
-        documents: training documents by source.
-        num_tokens: length of the stream.
-        seed: decides which documents, in which order.
+        shape: of the recipe.
+        num_entries: V, of the tokenizer.
+        seed: fixes the first weights.
 
     Returns:
-        The stream (num_tokens,) int16, where each document follows an end-of-text token, and the
-        number of times each source is repeated in it.
+        A Llama in fp32 whose layers start as the identity.
     """
-    generator = np.random.default_rng(seed)
-    chosen: list[np.ndarray] = []
-    epochs: dict[str, float] = {}
-    for name, share in MIX.items():
-        source, wanted, used = documents[name], share * num_tokens, 0
-        num_documents = 0
-        while used < wanted:
-            order = generator.permutation(len(source))
-            for start in range(0, len(order), 256):
-                batch = encode(tokenizer, [source[i] for i in order[start : start + 256]])
-                chosen.extend(batch)
-                num_documents += len(batch)
-                used += sum(len(ids) + 1 for ids in batch)
-                if used >= wanted:
-                    break
-        epochs[name] = num_documents / len(source)
-    separator = np.array([tokenizer.eos_token_id], dtype=np.int16)
-    pieces = [piece for i in generator.permutation(len(chosen)) for piece in (separator, chosen[i])]
-    return torch.from_numpy(np.concatenate(pieces)[:num_tokens]), epochs
-
-
-def new_model(num_layers: int, seed: int) -> LlamaForCausalLM:
-    """Return the untrained model in float32."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=704,
-        num_hidden_layers=num_layers,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=64,
-        max_position_embeddings=CONTEXT,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=num_entries,
+            **shape.model_dump(),
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            tie_word_embeddings=True,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
+        )
     )
-    model = LlamaForCausalLM(config)
-    for layer in model.model.layers:  # each layer starts as the identity
+    for layer in model.model.layers:
         torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
         torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    model.generation_config = GenerationConfig(
+        bos_token_id=0, eos_token_id=0, pad_token_id=0, max_new_tokens=64, do_sample=False
+    )
     return model
 
 
-def make_optimizers(
-    model: LlamaForCausalLM, muon_rate: float, adam_rate: float
-) -> list[torch.optim.Optimizer]:
-    """Return Muon for the hidden matrices (or nothing, at rate 0) and AdamW for the rest."""
-    hidden = [p for p in model.model.layers.parameters() if p.ndim == 2 and muon_rate > 0]
-    taken = {id(parameter) for parameter in hidden}
-    rest = [p for p in model.parameters() if id(p) not in taken]
-    adam = torch.optim.AdamW(rest, lr=adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
-    return [Muon(hidden, lr=muon_rate), adam] if hidden else [adam]
-
-
-def rate_factor(progress: float) -> float:
-    """Return the learning-rate factor: short warm-up, flat, linear cool-down to zero."""
-    return min(1.0, progress / 0.02 + 0.01, (1.0 - progress) / 0.6)
-
-
-def train(
-    model: LlamaForCausalLM, stream: torch.Tensor, options: argparse.Namespace, out: Path | None
-) -> dict[str, float]:
-    """Train until the CPU budget is spent; the schedule follows the CPU time consumed.
+def run_stage(
+    recipe: Recipe, stage: Stage, base: Path, folder: Path, *, pause_at_step: int = 0
+) -> Iterator[Event]:
+    """Train one stage, or go on with it; at its end the result is saved in `folder/model`.
 
     Args:
-        model: the float32 model, changed in place.
-        stream: the packed tokens.
-        options: the command line.
-        out: where to save an unfinished model now and then; None saves nothing.
+        recipe: seed and optimizer.
+        stage: rows and schedule.
+        base: the model folder to start from, in fp32.
+        folder: of the stage; holds rows and checkpoints.
+        pause_at_step: stop there, to go on later; 0: do not.
 
-    Returns:
-        Figures: steps, tokens, cpu_seconds, wall_seconds, last_loss.
+    Yields:
+        The trainer's events.
     """
-    budget_seconds = options.cpu_minutes * 60
-    optimizers = make_optimizers(model, options.muon_rate, options.adam_rate)
-    rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    forwards = {n: FastForward(model, n, torch.bfloat16) for n in (SHORT_CONTEXT, CONTEXT)}
-    start_cpu, start_wall = time.process_time(), time.time()
-    step = position = seen = 0
-    average_loss, used, last_cost, next_save = math.nan, 0.0, 0.0, float(SAVE_EVERY_CPU_SECONDS)
-    while used + last_cost / 2 < budget_seconds:
-        progress = used / budget_seconds
-        num_tokens = SHORT_CONTEXT if progress < SHORT_SHARE else CONTEXT
-        if position + options.batch_tokens >= len(stream):
-            position = 0
-        block = stream[position : position + options.batch_tokens + 1].long()
-        position += options.batch_tokens
-        tokens, targets = block[:-1].view(-1, num_tokens), block[1:].view(-1, num_tokens)
-        loss = forwards[num_tokens](tokens, targets)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate * rate_factor(progress)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        step, seen = step + 1, seen + options.batch_tokens
-        average_loss = loss.item() if step == 1 else 0.95 * average_loss + 0.05 * loss.item()
-        last_cost, used = time.process_time() - start_cpu - used, time.process_time() - start_cpu
-        if step % 20 == 0:
-            print(
-                f"step {step}  cpu {used:.0f} s  tokens {seen}  loss {average_loss:.3f}", flush=True
-            )
-        if out is not None and used > next_save:
-            save_weights(model, out)
-            next_save += SAVE_EVERY_CPU_SECONDS
-    return {
-        "steps": step,
-        "tokens": seen,
-        "cpu_seconds": round(used, 1),
-        "wall_seconds": round(time.time() - start_wall, 1),
-        "last_loss": round(average_loss, 4),
-    }
-
-
-@torch.no_grad()
-def evaluate(
-    model: LlamaForCausalLM,
-    tokenizer: PreTrainedTokenizerFast,
-    documents: dict[str, list[str]],
-    limit: int = 200,
-) -> dict[str, dict[str, float]]:
-    """Measure the loss on held-out documents with the library's forward.
-
-    Each document is scored alone, after one end-of-text token, up to the context length.
-
-    Args:
-        model: any precision.
-        tokenizer: its tokenizer.
-        documents: held-out documents by source.
-        limit: at most so many documents per source.
-
-    Returns:
-        Per source: documents, tokens, loss_per_token (nats), bits_per_byte.
-    """
-    model.eval()
-    losses: dict[str, dict[str, float]] = {}
-    for name, source in documents.items():
-        total, num_tokens, num_bytes = 0.0, 0, 0
-        for ids in encode(tokenizer, source[:limit]):
-            ids = ids[: CONTEXT - 1]
-            row = torch.tensor([[tokenizer.eos_token_id, *ids.tolist()]])
-            logits = model(row[:, :-1]).logits[0].float()
-            total += F.cross_entropy(logits, row[0, 1:], reduction="sum").item()
-            num_tokens += len(ids)
-            num_bytes += len(str(tokenizer.decode(ids.tolist())).encode())
-        losses[name] = {
-            "documents": min(limit, len(source)),
-            "tokens": num_tokens,
-            "loss_per_token": round(total / num_tokens, 4),
-            "bits_per_byte": round(total / num_bytes / math.log(2), 4),
-        }
-    return losses
-
-
-def save_weights(model: LlamaForCausalLM, out: Path) -> LlamaForCausalLM:
-    """Save a bfloat16 copy of the model as a Hugging Face folder and return the copy."""
-    rounded: LlamaForCausalLM = copy.deepcopy(model)
-    for parameter in rounded.parameters():
-        parameter.data = parameter.data.bfloat16()
-    rounded.config.dtype = torch.bfloat16
-    rounded.generation_config = GenerationConfig(
-        bos_token_id=0, eos_token_id=0, pad_token_id=0, max_new_tokens=64, do_sample=False
+    read = load_base(locate_base(str(base)), "fp32")
+    # fp32 weights, computed with in bf16: what the trainer does on a bf16 base, nothing rounded.
+    tuned = attach_method(
+        replace(read, precision="bf16"), full.SPEC, full.Options(), seed=recipe.seed
     )
-    rounded.save_pretrained(out)
-    return rounded
+    tuned.model.set_attn_implementation(PLAIN_PRODUCTS)
+    training = Training(
+        language_model=tuned,
+        train=PackedRows(folder / "rows.npy"),
+        validation=PackedRows(folder / "validation.npy"),
+        schedule=stage.schedule,
+        limits=Limits(),
+        seed=recipe.seed,
+        checkpoints=folder / "checkpoints",
+        new_optimizer=partial(muon, adamw_rate_ratio=recipe.muon.adamw_rate_ratio),
+    )
+    with _stopping() as should_stop:
+        for event in train(training, should_stop=should_stop, pause_at_step=pause_at_step):
+            yield event
+    if isinstance(event, Finished):
+        _save(tuned.model, tuned.tokenizer, folder / "model")
 
 
-def read_options(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; the data folder comes from --data or STUDIO_DATA.
+def make_starter(recipe: Recipe, data: Path, work: Path, *, pause_at_step: int = 0) -> Path | None:
+    """Do all that is not done yet.
 
     Args:
-        arguments: the words after the command; None reads the real command line.
+        recipe: what to make.
+        data: the folder with the texts.
+        work: where everything is kept while it is made.
+        pause_at_step: end the stage that is trained now at this step; 0: do not.
 
     Returns:
-        The options; `data` is always set.
+        The folder of the last stage's model in fp32; None where training was ended before.
+
+    Raises:
+        CorpusError: the data is not there, or `work` belongs to another recipe.
     """
-    parser = argparse.ArgumentParser(description="Pre-train the starter model.")
-    default = os.environ.get("STUDIO_DATA")
-    parser.add_argument("--data", type=Path, default=default, help="default: $STUDIO_DATA")
+    _claim(work, recipe)
+    folders = [work / stage.name for stage in recipe.stages]
+    if not all((folder / "rows.npy").exists() for folder in folders):
+        _prepare(recipe, data, work)
+    base = work / "untrained"
+    for stage, folder in zip(recipe.stages, folders, strict=True):
+        if not (folder / "model").exists():
+            with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+                for event in run_stage(recipe, stage, base, folder, pause_at_step=pause_at_step):
+                    _tell(event, log)
+            if not isinstance(event, Finished):
+                return None
+        base = folder / "model"
+    return base
+
+
+def publish(model_folder: Path, out: Path) -> int:
+    """Save the model in bf16, in shards that any Git host takes.
+
+    Args:
+        model_folder: in fp32, with its tokenizer.
+        out: the folder to write; older weights in it are deleted.
+
+    Returns:
+        Its parameters.
+    """
+    read = load_base(locate_base(str(model_folder)), "bf16")
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("model*.safetensors*"):
+        old.unlink()
+    read.model.save_pretrained(out, max_shard_size=_SHARD_BYTES)
+    read.tokenizer.save_pretrained(out)
+    return count_parameters(read.model.parameters())
+
+
+def keep_log(recipe: Recipe, work: Path, data: Path, num_parameters: int, log: Path) -> None:
+    """Copy what the card tells of the run: recipe, log of each stage, machine, credits.
+
+    Args:
+        recipe: that was followed.
+        work: where the model was made.
+        data: the texts.
+        num_parameters: of the model.
+        log: the folder to write.
+    """
+    log.mkdir(exist_ok=True)
+    shutil.copy(work / "recipe.json", log / "recipe.json")
+    for stage in recipe.stages:
+        shutil.copy(work / stage.name / "log.jsonl", log / f"{stage.name}.jsonl")
+    run = {
+        "num_parameters": num_parameters,
+        "processor": measure_hardware().name,
+        "storybook_authors": read_storybook_authors(data),
+    }
+    content = json.dumps(run, indent=1, ensure_ascii=False) + "\n"
+    (log / "run.json").write_text(content, encoding="utf-8")
+
+
+def _claim(work: Path, recipe: Recipe) -> None:
+    work.mkdir(parents=True, exist_ok=True)
+    mark = work / "recipe.json"
+    if not mark.exists():
+        mark.write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+    elif json.loads(mark.read_text(encoding="utf-8")) != json.loads(recipe.model_dump_json()):
+        raise CorpusError(f"{work} holds the work of another recipe: delete it or name another")
+
+
+def _prepare(recipe: Recipe, data: Path, work: Path) -> None:
+    corpus, held_out = load_corpus(data)
+    untrained = work / "untrained"
+    if not (untrained / "config.json").exists():
+        make_tokenizer(untrained, recipe, corpus)
+        new_model(recipe.model, recipe.tokenizer.num_entries, recipe.seed).save_pretrained(
+            untrained
+        )
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(untrained)
+    for stage in recipe.stages:
+        folder = work / stage.name
+        folder.mkdir(exist_ok=True)
+        for name, part, num_rows in (
+            ("validation", held_out, _VALIDATION_ROWS),
+            ("rows", corpus, stage.num_rows),
+        ):
+            print(f"{stage.name}: writing {num_rows} {name}", flush=True)
+            documents = mixed_documents(
+                part,
+                stage.mix,
+                most_episode_chars=stage.most_episode_chars,
+                seed=f"{recipe.seed}/{stage.name}/{name}",
+            )
+            write_rows(
+                folder / f"{name}.npy",
+                documents,
+                tokenizer,
+                row_tokens=stage.row_tokens,
+                num_rows=num_rows,
+            )
+
+
+@contextlib.contextmanager
+def _stopping() -> Iterator[Any]:
+    """Ctrl-C and a polite kill end the run after its step, with a checkpoint."""
+    asked: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _: asked.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> None:
+    temporary = folder.with_suffix(".tmp")
+    model.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    temporary.rename(folder)
+
+
+def _tell(event: Event, log: TextIO) -> None:
+    """Show an event and keep it; of the steps every tenth."""
+    if isinstance(event, Stepped) and event.step % _STEPS_PER_LOG_LINE:
+        return
+    line = to_json(Stamped(event, time.time(), time.monotonic()))
+    print(line, file=log, flush=True)
+    print(line, flush=True)
+
+
+def main() -> int:
+    """Run all steps and return the exit status."""
+    parser = argparse.ArgumentParser(description="Make the starter model.")
+    parser.add_argument("--data", type=Path, default=os.environ.get("STUDIO_DATA"))
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--work", type=Path, default=Path("build/starter"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "model")
-    parser.add_argument("--cpu-minutes", type=float, default=30.0, help="budget over all threads")
-    parser.add_argument("--seed", type=int, default=0, help="documents, order and first weights")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--batch-tokens", type=int, default=8192)
-    parser.add_argument("--muon-rate", type=float, default=0.03, help="0: AdamW for everything")
-    parser.add_argument("--adam-rate", type=float, default=0.006)
-    parser.add_argument("--trial", action="store_true", help="measure only: save nothing")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--log", type=Path, default=LOG)
+    options = parser.parse_args()
     if options.data is None:
         parser.error(
             "no training text: set the environment variable STUDIO_DATA (or --data) to a folder "
             "with text/ and tasks/"
         )
-    return options
-
-
-def main() -> int:
-    """Run all steps and return the exit status."""
-    options = read_options()
-    keep_freed_memory()
-    torch.set_num_threads(NUM_THREADS)
-    torch.set_float32_matmul_precision("medium")
+    prepare_process()
+    recipe, data = read_recipe(options.recipe), Path(options.data)
     try:
-        documents, held_out = load_documents(options.data, options.seed)
+        made = make_starter(recipe, data, options.work)
     except CorpusError as error:
         print(error, file=sys.stderr)
         return 2
-    tokenizer = train_tokenizer(documents, options.seed)
-    num_tokens = int(options.cpu_minutes * 60 * TOKENS_PER_CPU_SECOND) + options.batch_tokens
-    stream, epochs = pack(tokenizer, documents, num_tokens, options.seed)
-    preparation = time.process_time()
-    print(f"prepared {len(stream)} tokens in {preparation:.0f} CPU seconds", flush=True)
-    model = new_model(options.layers, options.seed)
-    if not options.trial:
-        tokenizer.save_pretrained(options.out)
-    training = train(model, stream, options, None if options.trial else options.out)
-    figures: dict[str, object] = dict(training)
-    losses = evaluate(model, tokenizer, held_out, limit=40 if options.trial else 200)
-    print(json.dumps({"figures": figures, "held_out": losses}, indent=1))
-    if options.trial:
-        mean = sum(losses[name]["loss_per_token"] * share for name, share in MIX.items())
-        print(f"TRIAL {vars(options)} held-out loss over the mix {mean:.4f} {figures}")
-        return 0
-    rounded = save_weights(model, options.out)
-    seen_share = training["tokens"] / len(stream)
-    figures |= {
-        "preparation_cpu_seconds": round(preparation, 1),
-        "parameters": model.num_parameters(),
-        "mix": MIX,
-        "storybook_authors": read_storybook_authors(options.data),
-        "passes_over_source": {n: round(count * seen_share, 2) for n, count in epochs.items()},
-        "held_out_float32": losses,
-        "held_out_saved_bfloat16": evaluate(rounded, tokenizer, held_out),
-        "options": {
-            name: value for name, value in vars(options).items() if name not in ("data", "out")
-        },
-    }
-    record = json.dumps(figures, indent=1, ensure_ascii=False) + "\n"
-    (options.out / "training.json").write_text(record, encoding="utf-8")
-    write_card(options.out, figures)
+    if made is None:
+        print("Ended before its end; the same command goes on from here.", file=sys.stderr)
+        return 1
+    num_parameters = publish(made, options.out)
+    keep_log(recipe, options.work, data, num_parameters, options.log)
     return 0
 
 
