@@ -9,6 +9,7 @@ In the order in which things happen:
     rows.py             documents -> token rows of one length, on disk
     recipe.yaml         how it is made: tokenizer, shape, stages
     recipe.py           the recipe as frozen, checked values
+    first_weights.py    the untrained model, ready to find what was there before
     muon.py             the optimizer
     pretrain.py         raw text -> model folder: `make starter`
     model/              the model that ships

@@ -22,14 +22,8 @@ from typing import Any, TextIO
 # Read when torch loads: on a busy machine, waiting threads must sleep and not burn the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import PreTrainedTokenizerFast
 
 from engine.attention import PLAIN_PRODUCTS
 from engine.base_model import load_base, locate_base
@@ -47,8 +41,9 @@ from starter.corpus import (
     load_corpus,
     read_storybook_authors,
 )
+from starter.first_weights import new_model
 from starter.muon import muon
-from starter.recipe import RECIPE, ModelRecipe, Recipe, Stage, read_recipe
+from starter.recipe import RECIPE, Recipe, Stage, read_recipe
 from starter.rows import PackedRows, mixed_documents, write_rows
 
 _VALIDATION_ROWS = 48
@@ -57,14 +52,14 @@ _STEPS_PER_LOG_LINE = 10
 
 
 def make_tokenizer(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
-    """Learn a byte-level BPE, digits apart, from a sample of the first stage's mix.
+    """Learn a byte-level BPE, digits apart, from a sample of the longest stage's mix.
 
     Args:
         folder: where to save it.
         recipe: how many entries, how much text.
         corpus: the training part.
     """
-    stage = recipe.stages[0]
+    stage = max(recipe.stages, key=lambda stage: stage.num_tokens)
     documents = mixed_documents(
         corpus, stage.mix, most_episode_chars=stage.most_episode_chars, seed=f"{recipe.seed}/bpe"
     )
@@ -97,38 +92,6 @@ def make_tokenizer(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
         model_max_length=recipe.model.max_position_embeddings,
         clean_up_tokenization_spaces=False,
     ).save_pretrained(folder)
-
-
-def new_model(shape: ModelRecipe, num_entries: int, seed: int) -> LlamaForCausalLM:
-    """Make the untrained model.
-
-    Args:
-        shape: of the recipe.
-        num_entries: V, of the tokenizer.
-        seed: fixes the first weights.
-
-    Returns:
-        A Llama in fp32 whose layers start as the identity.
-    """
-    torch.manual_seed(seed)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=num_entries,
-            **shape.model_dump(),
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
-            tie_word_embeddings=True,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=0,
-        )
-    )
-    for layer in model.model.layers:
-        torch.nn.init.zeros_(layer.self_attn.o_proj.weight)
-        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
-    model.generation_config = GenerationConfig(
-        bos_token_id=0, eos_token_id=0, pad_token_id=0, max_new_tokens=64, do_sample=False
-    )
-    return model
 
 
 def run_stage(

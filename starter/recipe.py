@@ -14,7 +14,7 @@ RECIPE = Path(__file__).parent / "recipe.yaml"
 
 
 class TokenizerRecipe(Value):
-    """A byte-level BPE; `sample_chars` of the first stage's mix to learn it from."""
+    """A byte-level BPE; `sample_chars` of the longest stage's mix to learn it from."""
 
     num_entries: int
     sample_chars: int
