@@ -22,6 +22,7 @@ _SEPARATORS = (
     " =>", " =", "\n=>", "\n\nAnswer:", "\n---\n", " :", "\nIt is:",
 )  # fmt: skip
 _STOPS = ("\n", "\n\n", ".", " END", " STOP", ";", "\n###")
+_BREAKS = (DEMONSTRATION_BREAK, DEMONSTRATION_BREAK, "\n", "\n", " ", "; ", " | ")
 _INSTRUCTIONS = (
     "Classify the text. Labels: {labels}.",
     "Choose the label that fits: {labels}.",
@@ -37,7 +38,7 @@ _FREE_INSTRUCTIONS = (
     "Give the answer.",
 )
 _LETTERS, _DIGITS = tuple("ABCDEFGH"), tuple("12345678")
-_PRODUCT_LAYOUT_RATIO = 0.5  # share of the episodes in the studio's own default layout
+_PRODUCT_LAYOUT_RATIO = 0.7  # share of the episodes in the studio's own default layout
 _TRUE_NAMES_RATIO = 0.3
 
 
@@ -75,7 +76,7 @@ class EpisodeWriter:
         (family,) = generator.choices(self._families, self._weights)
         task = family(generator)
         labels = self._label_names(task)
-        template = self._layout(task)
+        template, pause = self._layout()
         segments = [Segment(self._instruction(task, template, labels), False)]
         num_items = generator.choice((3, 5, 9, 17, 40))
         written = len(segments[0].text)
@@ -85,9 +86,8 @@ class EpisodeWriter:
             text, answer = self._item(task, labels)
             item = Example(fields={"text": text}, references=(answer,))
             rendered = render(item, template)
-            pause = DEMONSTRATION_BREAK if number else ""
             segments += [
-                Segment(pause + rendered.prompt, False),
+                Segment((pause if number else "") + rendered.prompt, False),
                 Segment(rendered.completion, True),
             ]
             written += len(segments[-1].text) + len(segments[-2].text)
@@ -116,20 +116,23 @@ class EpisodeWriter:
             return [f"class {letter}" for letter in generator.sample(_LETTERS, count)]
         return generator.sample(_LETTERS if kind < 0.95 else _DIGITS, count)
 
-    def _layout(self, task: Task) -> Template:
+    def _layout(self) -> tuple[Template, str]:
+        """The template, and what stands between two items."""
         generator = self._generator
         plain = TEMPLATES["generation"].model_copy(
             update={"wording": "{text}", "instruction": "", "optional_slots": ()}
         )
         if generator.random() < _PRODUCT_LAYOUT_RATIO:
-            return plain
-        return plain.model_copy(
+            return plain, DEMONSTRATION_BREAK
+        pause = generator.choice(_BREAKS)
+        drawn = plain.model_copy(
             update={
                 "wording": generator.choice(_WORDINGS),
                 "separator": generator.choice(_SEPARATORS),
                 "stop": generator.choice(_STOPS),
             }
         )
+        return drawn, pause
 
     def _instruction(self, task: Task, template: Template, labels: Sequence[str]) -> str:
         generator = self._generator

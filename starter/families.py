@@ -425,7 +425,7 @@ def training_families(pools: Pools) -> dict[str, tuple[float, Family]]:
         "first word": (1.0, _first_word),
         "odd word": (2.0, _contains_marker),
         "even or odd": (0.3, _even_or_odd),
-        "look up": (3.0, _lookup),
+        "look up": (5.0, _lookup),
         "copy": (0.5, _on_words(lambda items: items)),
         "reverse": (0.5, _on_words(lambda items: items[::-1])),
         "sort": (0.5, _on_words(sorted)),

@@ -8,11 +8,15 @@ changes like all others (in the spirit of mimetic initialisation: Trockman and K
 2305.09828):
 
 layer 0, first group of heads     look exactly 1, 2, 3 ... tokens back, and note what stands there
-layer 0, other groups             note the mixture of the last tokens
-layer 1                           look where a note agrees with the own token or note; repeat it
+layer 0, the other groups         note the mixture of the last few, 20 or 60 tokens
+layer 1                           look at what stood behind a token like this one, or rather: behind
+                                  such a token after text like this text; and repeat it
 
-The embedding gets a constant part, equal for all tokens, so that a query can depend on the position
-alone. Shapes: D width, C channels of a head, G groups of heads that share keys and values.
+The last line is a nearest-neighbour reader: behind the separator it looks at the labels of those
+demonstrations that are most alike. The embedding gets a constant part, equal for all tokens, so
+that a query can depend on the position alone.
+
+Shapes: D width, C channels of a head, G groups of heads that share keys and values.
 """
 
 import math
@@ -23,13 +27,17 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from starter.recipe import ModelRecipe
 
+_ROPE_BASE = 100_000.0  # slow enough for channels that compare contents over a thousand tokens
 _CONSTANT = 0.02  # as large as the random part of an embedding
 _SHARPNESS = 10.0  # of a look at one position
-_BREADTHS = (3.0, 4.5, 6.0)  # of looks at the last tokens: softer than that
-_NOTE_SIZES = (0.003, 0.003, 0.0007)  # of what the heads of layer 0 write; the last for all others
-_WINDOW_NOTE_SIZE = 0.001
-_MATCH = 1.8  # sharpness of a look at what agrees
-_NOTE_GAIN = 14.0  # a note is small beside the token itself
+_SOFTNESS = 4.0  # of a look at the last tokens
+_SHARP = (1.0, 0.1)  # frequencies: radians a position, from and to
+_WINDOWS = ((0.25, 0.06), (0.06, 0.015), (0.015, 0.004))  # of about 6, 20 and 60 tokens
+_SLOW = 0.01
+_NOTE_SIZES = (0.005, 0.002, 0.0005)  # of what the heads of the first group write
+_WINDOW_NOTE_SIZE = 0.003
+_NOTE_GAIN, _WINDOW_GAIN = 7.0, 20.0  # notes are small beside the token itself
+_TOKEN_MATCH, _TEXT_MATCH = 2.6, 1.2  # sharpness of looks at what agrees
 _COPY_SIZE = 0.1
 
 
@@ -49,7 +57,7 @@ def new_model(shape: ModelRecipe, num_entries: int, seed: int) -> LlamaForCausal
         LlamaConfig(
             vocab_size=num_entries,
             **shape.model_dump(),
-            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            rope_parameters={"rope_type": "default", "rope_theta": _ROPE_BASE},
             tie_word_embeddings=True,
             bos_token_id=0,
             eos_token_id=0,
@@ -67,11 +75,13 @@ def new_model(shape: ModelRecipe, num_entries: int, seed: int) -> LlamaForCausal
 
 
 def _make_ready_for_induction(model: LlamaForCausalLM, generator: torch.Generator) -> None:
-    width, channels = model.config.hidden_size, model.config.head_dim
-    num_heads, num_groups = model.config.num_attention_heads, model.config.num_key_value_heads
+    config = model.config
+    width, channels = config.hidden_size, config.head_dim
+    num_heads, num_groups = config.num_attention_heads, config.num_key_value_heads
     constant = torch.randint(0, 2, (width,), generator=generator).float() * 2 - 1  # (D,)
     model.model.embed_tokens.weight.data.add_(_CONSTANT * constant)
     values = torch.randn(num_groups, channels, width, generator=generator) / math.sqrt(width)
+    values -= (values @ constant)[..., None] * constant / width  # notes say nothing of the constant
     notes = torch.randn(num_heads, width, channels, generator=generator)  # (H, D, C)
     per_group = num_heads // num_groups
     for head in range(num_heads):
@@ -85,24 +95,21 @@ def _look_back(model: LlamaForCausalLM, constant: Tensor, values: Tensor, notes:
     """Layer 0: queries and keys that depend on the position alone."""
     attention = model.model.layers[0].self_attn
     width, frequencies = model.config.hidden_size, _frequencies(model.config)
-    sharp = (frequencies >= 0.1).float().repeat(2)  # (C,), both halves of a rotated pair
-    broad = ((frequencies < 0.1) & (frequencies >= 0.01)).float().repeat(2)
-    half = len(frequencies)
-    sharp[half:], broad[half:] = 0, 0
     per_group = len(notes) // len(values)
 
     def put(linear: nn.Linear, place: int, channels: Tensor) -> None:
         rows = slice(place * len(channels), (place + 1) * len(channels))
         linear.weight.data[rows] = torch.outer(channels, constant) / width
 
+    sharp = _band(frequencies, *_SHARP) * _SHARPNESS
+    everything = _band(frequencies, _WINDOWS[0][0], _WINDOWS[-1][1]) * _SOFTNESS
     for group in range(len(values)):
-        put(attention.k_proj, group, broad * _BREADTHS[0] if group else sharp * _SHARPNESS)
+        put(attention.k_proj, group, everything if group else sharp)
         for number in range(per_group):
-            head = group * per_group + number
-            query = broad * _BREADTHS[number % len(_BREADTHS)]
+            query = _band(frequencies, *_WINDOWS[number % len(_WINDOWS)]) * _SOFTNESS
             if group == 0:  # the score is largest where the key stands number + 1 tokens back
-                query = _rotated(sharp, -(number + 1) * frequencies) * _SHARPNESS
-            put(attention.q_proj, head, query)
+                query = _rotated(sharp, -(number + 1) * frequencies)
+            put(attention.q_proj, group * per_group + number, query)
     attention.v_proj.weight.data.copy_(values.flatten(0, 1))
     attention.o_proj.weight.data.copy_(notes.permute(1, 0, 2).flatten(1))
 
@@ -110,26 +117,44 @@ def _look_back(model: LlamaForCausalLM, constant: Tensor, values: Tensor, notes:
 def _match_and_copy(
     model: LlamaForCausalLM, values: Tensor, notes: Tensor, generator: torch.Generator
 ) -> None:
-    """Layer 1: a key is a note, a query a token or a note; what is found is repeated."""
+    """Layer 1: keys are notes, queries a token and its notes; what is found is repeated."""
     attention = model.model.layers[1].self_attn
-    # Slowly turning channels only: the others would compare positions instead of contents.
-    slow = (_frequencies(model.config) <= 0.01).float().repeat(2)[:, None] * _MATCH  # (C, 1)
-    token = slow * values[0]
-    last, last_but_one = (slow * _NOTE_GAIN * notes[number].T for number in (0, 1))
-    looks = ((last, (token, token, token)), (last_but_one, (last, last, token)))
-    channels, width = token.shape
-    repeated = torch.randn(values.shape, generator=generator) / math.sqrt(width)
+    width, channels = notes.shape[1:]
     per_group = len(notes) // len(values)
+    # Slowly turning pairs only: the others would compare positions instead of contents.
+    (slow,) = torch.nonzero(_frequencies(model.config) <= _SLOW, as_tuple=True)
+    everything = _both_halves(slow, channels)  # (C, 1)
+    for_text = _both_halves(slow[::3], channels)
+    for_token = everything - for_text
+    token, last = values[0] * _TOKEN_MATCH, notes[0].T * _NOTE_GAIN * _TOKEN_MATCH
+    repeated = torch.randn(values.shape, generator=generator) / math.sqrt(width)
     for group in range(len(values)):
-        key, queries = looks[group % 2]
         rows = slice(group * channels, (group + 1) * channels)
+        # The first group compares tokens alone, the others texts as well.
+        text = notes[per_group + group % per_group].T * _WINDOW_GAIN * _TEXT_MATCH
+        key = for_token * last + for_text * text if group else everything * last
         attention.k_proj.weight.data[rows] = key
         attention.v_proj.weight.data[rows] = repeated[group]
         for number in range(per_group):
             head = group * per_group + number
             rows = slice(head * channels, (head + 1) * channels)
-            attention.q_proj.weight.data[rows] = queries[number % len(queries)]
+            query = for_token * token + for_text * text if group else everything * token
+            attention.q_proj.weight.data[rows] = query * (1.0, 0.8, 0.6)[number % 3]
             attention.o_proj.weight.data[:, rows] = repeated[group].T * _COPY_SIZE
+
+
+def _band(frequencies: Tensor, highest: float, lowest: float) -> Tensor:
+    """One in the first channel of each pair that turns at such a frequency: (C,)."""
+    inside = ((frequencies <= highest) & (frequencies > lowest)).float()
+    return torch.cat([inside, torch.zeros_like(inside)])
+
+
+def _both_halves(pairs: Tensor, channels: int) -> Tensor:
+    """One in both channels of these pairs: (C, 1)."""
+    chosen = torch.zeros(channels, 1)
+    chosen[pairs] = 1
+    chosen[pairs + channels // 2] = 1
+    return chosen
 
 
 def _frequencies(config: LlamaConfig) -> Tensor:

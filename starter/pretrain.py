@@ -22,7 +22,7 @@ from typing import Any, TextIO
 # Read when torch loads: on a busy machine, waiting threads must sleep and not burn the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from engine.attention import PLAIN_PRODUCTS
@@ -45,7 +45,11 @@ from starter.first_weights import new_model
 from starter.muon import muon
 from starter.recipe import RECIPE, Recipe, Stage, read_recipe
 from starter.rows import PackedRows, mixed_documents, write_rows
+from templates.render import DEMONSTRATION_BREAK
+from templates.template import DEFAULT_SEPARATOR
 
+# One token each, so that a label stands right behind its text: the studio's own marks.
+_WHOLE = (DEFAULT_SEPARATOR, DEMONSTRATION_BREAK)
 _VALIDATION_ROWS = 48
 _SHARD_BYTES = "15MB"  # a file that any Git host takes
 _STEPS_PER_LOG_LINE = 10
@@ -78,12 +82,13 @@ def make_tokenizer(folder: Path, recipe: Recipe, corpus: Corpus) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=recipe.tokenizer.num_entries,
+        vocab_size=recipe.tokenizer.num_entries - len(_WHOLE),
         special_tokens=[END_OF_TEXT],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(sample, trainer)
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in _WHOLE])
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=END_OF_TEXT,
@@ -236,6 +241,7 @@ def _prepare(recipe: Recipe, data: Path, work: Path) -> None:
                 stage.mix,
                 most_episode_chars=stage.most_episode_chars,
                 seed=f"{recipe.seed}/{stage.name}/{name}",
+                families=stage.families,
             )
             write_rows(
                 folder / f"{name}.npy",

@@ -47,6 +47,8 @@ class Stage(Value):
         num_tokens: in all rows together.
         most_episode_chars: about how long an episode may get.
         mix: share of the characters by source.
+        families: how often each family of tasks is drawn, against the others; default all of them
+            at the weights of `families.py`.
         schedule: as for every run of the trainer.
     """
 
@@ -55,6 +57,7 @@ class Stage(Value):
     num_tokens: int
     most_episode_chars: int
     mix: Mapping[str, float]
+    families: Mapping[str, float] = {}
     schedule: Schedule
 
     @property

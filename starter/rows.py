@@ -144,6 +144,7 @@ def mixed_documents(
     *,
     most_episode_chars: int,
     seed: str,
+    families: Mapping[str, float] | None = None,
 ) -> Iterator[Document]:
     """Draw documents without end, so that each source keeps its share of the characters.
 
@@ -152,11 +153,15 @@ def mixed_documents(
         mix: share by source: a prose source, "questions" or "episodes".
         most_episode_chars: about how long an episode may get.
         seed: equal seeds give equal documents.
+        families: weights of the families of tasks; default their own.
 
     Yields:
         Documents.
     """
-    sources = {name: _source(corpus, name, most_episode_chars, f"{seed}/{name}") for name in mix}
+    sources = {name: _texts(corpus, name, f"{seed}/{name}") for name in mix if name != EPISODES}
+    if EPISODES in mix:
+        generator = random.Random(f"{seed}/{EPISODES}")  # noqa: S311 - a reproducible draw
+        sources[EPISODES] = _episodes(corpus, most_episode_chars, families or {}, generator)
     written = dict.fromkeys(mix, 0)
     while True:
         name = min(mix, key=lambda name: written[name] / mix[name])
@@ -165,17 +170,23 @@ def mixed_documents(
         yield document
 
 
-def _source(corpus: Corpus, name: str, most_chars: int, seed: str) -> Iterator[Document]:
+def _episodes(
+    corpus: Corpus, most_chars: int, weights: Mapping[str, float], generator: random.Random
+) -> Iterator[Document]:
+    pools = make_pools(
+        {source: sentences_of(texts) for source, texts in corpus.prose.items()},
+        {group: [one.text for one in part] for group, part in corpus.questions.items() if part},
+        [table for table in corpus.intents if len(table) > 1],
+    )
+    families = training_families(pools)
+    chosen = {name: (weight, families[name][1]) for name, weight in weights.items()} or families
+    writer = EpisodeWriter(chosen, corpus.label_words, generator)
+    while True:
+        yield writer.write(int(generator.uniform(0.25, 1) * most_chars))
+
+
+def _texts(corpus: Corpus, name: str, seed: str) -> Iterator[Document]:
     generator = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
-    if name == EPISODES:
-        pools = make_pools(
-            {source: sentences_of(texts) for source, texts in corpus.prose.items()},
-            {group: [one.text for one in part] for group, part in corpus.questions.items() if part},
-            [table for table in corpus.intents if len(table) > 1],
-        )
-        writer = EpisodeWriter(training_families(pools), corpus.label_words, generator)
-        while True:
-            yield writer.write(int(generator.uniform(0.25, 1) * most_chars))
     documents: list[Document]
     if name == QUESTIONS:
         documents = [

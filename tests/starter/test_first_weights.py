@@ -24,10 +24,12 @@ def test_the_first_heads_look_a_fixed_number_of_tokens_back() -> None:
         assert float(looks[5:].min()) > 0.8
 
 
-def test_other_heads_of_the_first_layer_look_at_all_of_the_last_tokens() -> None:
+def test_other_heads_of_the_first_layer_mix_the_last_tokens_near_and_far() -> None:
     _, _, (first, *_) = attentions()
-    look = first[-1, 60]
-    assert float(look.max()) < 0.3 and float(look[30:61].sum()) > 0.8
+    near, middle, far = first[-3:, 79]
+    assert float(near[70:].sum()) > 0.8 and float(near.max()) < 0.4
+    assert float(middle[50:].sum()) > 0.8 and float(middle.max()) < 0.2
+    assert float(far.max()) < 0.1 and float(far[:40].sum()) > 0.1
 
 
 def test_the_second_layer_finds_what_followed_the_same_token_and_repeats_it() -> None:
