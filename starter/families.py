@@ -448,8 +448,13 @@ def training_families(pools: Pools) -> dict[str, tuple[float, Family]]:
 
 def _can_draw(family: Family) -> bool:
     """Whether a family finds enough in the pools: two classes at least, none of them empty."""
-    task = family(random.Random(0))  # noqa: S311 - a look, nothing drawn from it is kept
-    return task.draw is not None or len(task.classes) > 1
+    generator = random.Random(0)  # noqa: S311 - a look, nothing drawn from it is kept
+    try:
+        task = family(generator)
+        texts = [draw(generator) for draw in task.classes]
+    except IndexError:  # a choice from nothing
+        return False
+    return task.draw is not None or len(texts) > 1
 
 
 # What follows is never trained on.

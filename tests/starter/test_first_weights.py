@@ -27,7 +27,7 @@ def test_the_first_heads_look_a_fixed_number_of_tokens_back() -> None:
 def test_other_heads_of_the_first_layer_mix_the_last_tokens_near_and_far() -> None:
     _, _, (first, *_) = attentions()
     near, middle, far = first[-3:, 79]
-    assert float(near[70:].sum()) > 0.8 and float(near.max()) < 0.4
+    assert float(near[70:].sum()) > 0.6 and float(near.max()) < 0.4
     assert float(middle[50:].sum()) > 0.8 and float(middle.max()) < 0.2
     assert float(far.max()) < 0.1 and float(far[:40].sum()) > 0.1
 
