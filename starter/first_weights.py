@@ -67,17 +67,18 @@ def new_model(shape: ModelRecipe, num_entries: int, seed: int) -> LlamaForCausal
     for layer in model.model.layers:
         nn.init.zeros_(layer.self_attn.o_proj.weight)
         nn.init.zeros_(layer.mlp.down_proj.weight)
-    _make_ready_for_induction(model, torch.Generator().manual_seed(seed))
+    _make_ready_for_induction(model, shape, torch.Generator().manual_seed(seed))
     model.generation_config = GenerationConfig(
         bos_token_id=0, eos_token_id=0, pad_token_id=0, max_new_tokens=64, do_sample=False
     )
     return model
 
 
-def _make_ready_for_induction(model: LlamaForCausalLM, generator: torch.Generator) -> None:
-    config = model.config
-    width, channels = config.hidden_size, config.head_dim
-    num_heads, num_groups = config.num_attention_heads, config.num_key_value_heads
+def _make_ready_for_induction(
+    model: LlamaForCausalLM, shape: ModelRecipe, generator: torch.Generator
+) -> None:
+    width, channels = shape.hidden_size, shape.head_dim
+    num_heads, num_groups = shape.num_attention_heads, shape.num_key_value_heads
     constant = torch.randint(0, 2, (width,), generator=generator).float() * 2 - 1  # (D,)
     model.model.embed_tokens.weight.data.add_(_CONSTANT * constant)
     values = torch.randn(num_groups, channels, width, generator=generator) / math.sqrt(width)
@@ -94,7 +95,8 @@ def _make_ready_for_induction(model: LlamaForCausalLM, generator: torch.Generato
 def _look_back(model: LlamaForCausalLM, constant: Tensor, values: Tensor, notes: Tensor) -> None:
     """Layer 0: queries and keys that depend on the position alone."""
     attention = model.model.layers[0].self_attn
-    width, frequencies = model.config.hidden_size, _frequencies(model.config)
+    width, channels = notes.shape[1:]
+    frequencies = _frequencies(channels)
     per_group = len(notes) // len(values)
 
     def put(linear: nn.Linear, place: int, channels: Tensor) -> None:
@@ -122,7 +124,7 @@ def _match_and_copy(
     width, channels = notes.shape[1:]
     per_group = len(notes) // len(values)
     # Slowly turning pairs only: the others would compare positions instead of contents.
-    (slow,) = torch.nonzero(_frequencies(model.config) <= _SLOW, as_tuple=True)
+    (slow,) = torch.nonzero(_frequencies(channels) <= _SLOW, as_tuple=True)
     everything = _both_halves(slow, channels)  # (C, 1)
     for_text = _both_halves(slow[::3], channels)
     for_token = everything - for_text
@@ -157,10 +159,11 @@ def _both_halves(pairs: Tensor, channels: int) -> Tensor:
     return chosen
 
 
-def _frequencies(config: LlamaConfig) -> Tensor:
+def _frequencies(channels: int) -> Tensor:
     """By how much each pair of channels turns from one position to the next: (C / 2,)."""
-    half = config.head_dim // 2
-    return torch.tensor(config.rope_parameters["rope_theta"]) ** (-torch.arange(half) / half)
+    half = channels // 2
+    frequencies: Tensor = torch.tensor(_ROPE_BASE) ** (-torch.arange(half) / half)
+    return frequencies
 
 
 def _rotated(channels: Tensor, angles: Tensor) -> Tensor:
