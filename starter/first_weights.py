@@ -34,7 +34,7 @@ _SOFTNESS = 4.0  # of a look at the last tokens
 _SHARP = (1.0, 0.1)  # frequencies: radians a position, from and to
 _WINDOWS = ((0.25, 0.06), (0.06, 0.015), (0.015, 0.004))  # of about 6, 20 and 60 tokens
 _SLOW = 0.01
-_NOTE_SIZES = (0.005, 0.002, 0.0005)  # of what the heads of the first group write
+_NOTE_SIZES = (0.005, 0.005, 0.0005)  # of what the heads of the first group write
 _WINDOW_NOTE_SIZE = 0.003
 _NOTE_GAIN, _WINDOW_GAIN = 7.0, 20.0  # notes are small beside the token itself
 _TOKEN_MATCH, _TEXT_MATCH = 2.6, 1.2  # sharpness of looks at what agrees
@@ -128,19 +128,21 @@ def _match_and_copy(
     everything = _both_halves(slow, channels)  # (C, 1)
     for_text = _both_halves(slow[::3], channels)
     for_token = everything - for_text
-    token, last = values[0] * _TOKEN_MATCH, notes[0].T * _NOTE_GAIN * _TOKEN_MATCH
+    token = values[0] * _TOKEN_MATCH
+    last, last_but_one = (notes[place].T * _NOTE_GAIN * _TOKEN_MATCH for place in (0, 1))
     repeated = torch.randn(values.shape, generator=generator) / math.sqrt(width)
     for group in range(len(values)):
         rows = slice(group * channels, (group + 1) * channels)
-        # The first group compares tokens alone, the others texts as well.
-        text = notes[per_group + group % per_group].T * _WINDOW_GAIN * _TEXT_MATCH
-        key = for_token * last + for_text * text if group else everything * last
+        key, query = everything * last, everything * token
+        if group:
+            text = notes[per_group + group % per_group].T * _WINDOW_GAIN * _TEXT_MATCH
+            key = for_token * last_but_one + for_text * text
+            query = for_token * last + for_text * text
         attention.k_proj.weight.data[rows] = key
         attention.v_proj.weight.data[rows] = repeated[group]
         for number in range(per_group):
             head = group * per_group + number
             rows = slice(head * channels, (head + 1) * channels)
-            query = for_token * token + for_text * text if group else everything * token
             attention.q_proj.weight.data[rows] = query * (1.0, 0.8, 0.6)[number % 3]
             attention.o_proj.weight.data[:, rows] = repeated[group].T * _COPY_SIZE
 
