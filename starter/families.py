@@ -246,19 +246,26 @@ def _even_or_odd(_: random.Random) -> Task:
     )
 
 
-def _lookup(generator: random.Random) -> Task:
-    """A small dictionary made up on the spot: what was shown before must be found again."""
-    pool = [word for topic in words.TOPICS.values() for word in topic]
-    some_keys: list[list[str]] = [
-        generator.sample(pool, 6),
-        [invented_word(generator) for _ in range(6)],
-        [str(generator.randrange(10, 100)) for _ in range(6)],
-        [generator.choice("ABCDEFGH") + str(generator.randrange(10)) for _ in range(6)],
-    ]
-    keys = list(dict.fromkeys(generator.choice(some_keys)))[: generator.randint(2, 6)]
-    values = generator.sample(pool, len(keys))
-    table = dict(zip(keys, values, strict=True))
-    return Task(draw=lambda inner: inner.choice(list(table.items())))
+def _look_up(pools: Pools) -> Family:
+    """A small dictionary made up on the spot: what was shown before must be found again.
+
+    Its words are thousands: of a few, the model learns to guess instead of looking.
+    """
+    pool = sorted({word for topic in words.TOPICS.values() for word in topic} | set(pools.by_word))
+
+    def family(generator: random.Random) -> Task:
+        some_keys: list[list[str]] = [
+            generator.sample(pool, 6),
+            [invented_word(generator) for _ in range(6)],
+            [str(generator.randrange(10, 100)) for _ in range(6)],
+            [generator.choice("ABCDEFGH") + str(generator.randrange(10)) for _ in range(6)],
+        ]
+        keys = list(dict.fromkeys(generator.choice(some_keys)))[: generator.randint(2, 6)]
+        values = generator.sample(pool, len(keys))
+        table = dict(zip(keys, values, strict=True))
+        return Task(draw=lambda inner: inner.choice(list(table.items())))
+
+    return family
 
 
 def _mapped(table: Mapping[str, str]) -> Family:
@@ -425,7 +432,7 @@ def training_families(pools: Pools) -> dict[str, tuple[float, Family]]:
         "first word": (1.0, _first_word),
         "odd word": (2.0, _contains_marker),
         "even or odd": (0.3, _even_or_odd),
-        "look up": (5.0, _lookup),
+        "look up": (5.0, _look_up(pools)),
         "copy": (0.5, _on_words(lambda items: items)),
         "reverse": (0.5, _on_words(lambda items: items[::-1])),
         "sort": (0.5, _on_words(sorted)),

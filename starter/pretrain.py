@@ -115,9 +115,9 @@ def run_stage(
         The trainer's events.
     """
     read = load_base(locate_base(str(base)), "fp32")
-    # fp32 weights, computed with in bf16: what the trainer does on a bf16 base, nothing rounded.
+    # The weights stay fp32; products may be in bf16, which is what the trainer does on a bf16 base.
     tuned = attach_method(
-        replace(read, precision="bf16"), full.SPEC, full.Options(), seed=recipe.seed
+        replace(read, precision=recipe.precision), full.SPEC, full.Options(), seed=recipe.seed
     )
     tuned.model.set_attn_implementation(PLAIN_PRODUCTS)
     training = Training(

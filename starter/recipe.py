@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -67,9 +68,19 @@ class Stage(Value):
 
 
 class Recipe(Value):
-    """Everything that decides the weights, but for the texts and the machine."""
+    """Everything that decides the weights, but for the texts and the machine.
+
+    Attributes:
+        seed: of every draw.
+        precision: of the products; the weights are learned in fp32 either way.
+        tokenizer: how it is made.
+        model: shape.
+        muon: rates of the optimizer.
+        stages: one after the other.
+    """
 
     seed: int
+    precision: Literal["fp32", "bf16"] = "bf16"
     tokenizer: TokenizerRecipe
     model: ModelRecipe
     muon: MuonRecipe
