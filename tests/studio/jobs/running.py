@@ -28,11 +28,15 @@ DEADLINE_SECONDS = 120
 
 def prepare_home(folder: Path) -> Home:
     """A home with a tiny base, a dataset and a plan of 20 steps, made by the verbs."""
-    base = save_tiny(folder / "base", "llama")
-    home = folder / "home"
-    table = write_table(folder / "table.csv")
+    home = Home(folder / "home")
+    plan_for_table(home, write_table(folder / "table.csv"), save_tiny(folder / "base", "llama"))
+    return home
+
+
+def plan_for_table(home: Home, table: Path, base: Path) -> None:
+    """Make a table's dataset and plan the latest ones of a home."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(HOME_VARIABLE, str(home))
+        patch.setenv(HOME_VARIABLE, str(home.root))
         for arguments in (
             ("upload", table),
             ("prepare", "--base", base),
@@ -40,7 +44,6 @@ def prepare_home(folder: Path) -> Home:
         ):
             result = CliRunner().invoke(app, [str(argument) for argument in arguments])
             assert result.exit_code == 0, result.stderr
-    return Home(home)
 
 
 def copy_home(home: Home, folder: Path) -> Home:

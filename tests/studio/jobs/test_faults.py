@@ -38,6 +38,7 @@ from tests.studio.jobs.running import (
     has,
     learned_of,
     long_plan,
+    plan_for_table,
     plan_of,
     start,
     wait_for,
@@ -57,20 +58,27 @@ def verb(home: Home, *arguments: object) -> subprocess.Popen[str]:
 
 
 @fault(4, "The disk is full while events are written", "Counted, said, and the run goes on")
-def test_events_that_do_not_fit_are_counted_and_the_work_goes_on(home: Home) -> None:
+def test_events_that_do_not_fit_are_counted_and_the_work_goes_on(
+    home: Home, tmp_path: Path
+) -> None:
+    # So many rows that no checkpoint is due while files may not grow: that would end the run.
+    table = write_table(tmp_path / "long.csv", rows_per_label=400)
+    plan_for_table(home, table, Path(plan_of(home).base.id))
     job = start(home, long_plan(home))
-    wait_for(job, has(Saved))
+    wait_for(job, has(Stepped))
     events_file = job.folder / "attempts" / "1" / "events.jsonl"
     process = job.status().process
-    # Real refusals by the system: the file may not grow beyond what it is, in the middle of a line.
-    # A checkpoint is larger, so this must end before the next one is due.
-    limit(process.pid, events_file.stat().st_size + 40)
-    step = job.status().step
-    time.sleep(0.05)
-    limit(process.pid, -1)
-    wait_for(job, lambda events: job.status().step > step + 3)
+    # Real refusals by the system, in the middle of a line: its beginning fills the file, and the
+    # rest is lost, unless the limit is raised in the instant between the two.
+    while not has(Degraded)(job.events()):
+        step = job.status().step
+        size = events_file.stat().st_size + 40
+        limit(process.pid, size)
+        wait_for(job, lambda _, size=size: events_file.stat().st_size >= size)
+        limit(process.pid, -1)
+        wait_for(job, lambda _, step=step: job.status().step > step + 3)
+    assert not has(Saved)(job.events())
     assert find_process(process.pid) == process, "it trains on"
-    wait_for(job, has(Degraded))
     degraded = next(event for event in job.events() if isinstance(event, Degraded))
     assert degraded.num_lost >= 1 and "disk is full" in degraded.reason
 
