@@ -86,10 +86,11 @@ def work_on(
         except StopWork:
             last = Stopped(_saved_step(job))
         except StudioError as error:
-            last = Failed(error.what, error.fix, error.where)
+            # Libraries turn a raised stop into errors of their own, and we those into sentences.
+            failed = Failed(error.what, error.fix, error.where)
+            last = Stopped(_saved_step(job)) if stop.raised() else failed
         except Exception as error:
             traceback.print_exc()  # into the log
-            # Libraries turn a raised stop into errors of their own.
             stopped = stop.asked() and not is_out_of_memory(error)
             last = Stopped(_saved_step(job)) if stopped else _unforeseen(error, job, launched)
         if last is not None and not attempt.has_ended:  # a signal may come behind the last word

@@ -31,6 +31,8 @@ from studio.jobs import launcher
 from studio.jobs.launcher import ask_to_stop
 from studio.jobs.queue import Queue
 from studio.jobs.requests import TABLE, CompareRequest, PredictRequest, TrainRequest
+from studio.jobs.stopping import StopWork
+from templates.errors import ModelError
 from tests.faults import fault
 from tests.studio.jobs.running import (
     has,
@@ -40,6 +42,7 @@ from tests.studio.jobs.running import (
     start,
     wait_for,
     wait_until_over,
+    work_here,
     working_here,
 )
 
@@ -110,6 +113,22 @@ def test_told_to_stop_it_saves_within_ten_seconds(home: Home, whole: Job, after:
     while find_process(pid) is not None:
         assert time.monotonic() - before < 10
         time.sleep(0.01)
+
+
+def test_a_stop_that_became_an_error_of_a_library_is_still_a_stop(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def initialise(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except StopWork:
+            raise ModelError("The base cannot be opened: initialization failed") from None
+
+    monkeypatch.setattr("studio.work.train.assemble", initialise)
+    queue = Queue(home, launch=work_here)
+    job = queue.submit(TrainRequest(plan=plan_of(home)))
+    queue.advance()
+    assert job.status().state == "stopped", job.status()
 
 
 def test_a_comparison_is_stopped_too_and_can_go_on(home: Home, whole: Job, prepared: Home) -> None:
