@@ -176,7 +176,10 @@ def _started(pid: int) -> int | None:
         state, *rest = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (OSError, ValueError):
         return None
-    return None if state in "ZX" else int(rest[18])
+    # A process being killed may look dead by its first thread while another, the last, still gives
+    # back its memory and holds its files and locks.
+    num_threads, started = int(rest[16]), int(rest[18])
+    return None if state in "ZX" and num_threads < 2 else started
 
 
 def this_process() -> Process:

@@ -21,7 +21,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         """Hear nothing yet; use as a context."""
-        self._asked = self._droppable = self._late = False
+        self._asked = self._droppable = self._late = self._raised = False
         self._before: dict[int, Any] = {}
 
     def asked(self) -> bool:
@@ -31,6 +31,14 @@ class StopRequest:
             True from the first signal on.
         """
         return self._asked
+
+    def raised(self) -> bool:
+        """Say whether `StopWork` was raised at some line, wherever it went from there.
+
+        Returns:
+            True also where a library swallowed it, or turned it into an error of its own.
+        """
+        return self._raised
 
     def __enter__(self) -> "StopRequest":
         """Listen."""
@@ -85,6 +93,7 @@ class StopRequest:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         first, self._asked = not self._asked, True
         if self._droppable or (self._late and number == signal.SIGALRM):
+            self._raised = True
             # Once more, should it be swallowed where no exception can leave.
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
             raise StopWork

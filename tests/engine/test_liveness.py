@@ -1,10 +1,45 @@
-"""What is counted where, so that the end of a process is not blamed on a neighbour's memory."""
+"""When a process is gone, and what is counted where, so that no neighbour's memory is blamed."""
 
+import fcntl
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from engine.liveness import memory_kills
+from engine.liveness import find_process, is_alive, memory_kills
+
+# Its first thread ends and another goes on, as for an instant in every killed worker.
+_HEADLESS = """
+import ctypes, fcntl, sys, threading, time
+file = open(sys.argv[1], "w")
+fcntl.flock(file, fcntl.LOCK_EX)
+memory = bytearray(b"1" * 300_000_000)  # takes a while to give back
+threading.Thread(target=time.sleep, args=(30,)).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_is_alive_until_its_last_thread_lets_go_of_locks(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", _HEADLESS, str(path)]) as child:
+        process = find_process(child.pid)
+        assert process is not None
+        deadline = time.monotonic() + 30
+        while state_of(child.pid) != "Z":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert is_alive(process)
+        child.kill()
+        while is_alive(process):
+            assert time.monotonic() < deadline
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_group_that_counts_whole_is_enough(

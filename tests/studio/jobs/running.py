@@ -1,8 +1,10 @@
 """Real homes with a tiny base, and real workers on them."""
 
+import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from studio.jobs import launcher
 from studio.jobs.launcher import ask_to_stop
 from studio.jobs.queue import Queue
 from studio.jobs.requests import TrainRequest
+from studio.jobs.stopping import StopRequest
+from studio.jobs.worker import work_on
 from studio.settings import HOME_VARIABLE
 from studio.verbs import app
 from tests.engine.tiny import save_tiny
@@ -26,13 +30,31 @@ from tests.studio.tables import write_table
 DEADLINE_SECONDS = 120
 
 
+def work_here(home: Path, job: Job, *, until_step: int = 0, token: str = "") -> None:
+    """Launch no process, which loads its libraries for seconds: one attempt in this one."""
+    with StopRequest() as stop:
+        work_on(Home(home), job, stop, until_step=until_step, token=token)
+
+
+@contextmanager
+def working_here() -> Iterator[None]:
+    """Whatever starts a job does it here: for what a test needs and is not about."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(Queue.__init__.__kwdefaults__, "launch", work_here)
+        yield
+
+
 def prepare_home(folder: Path) -> Home:
     """A home with a tiny base, a dataset and a plan of 20 steps, made by the verbs."""
-    base = save_tiny(folder / "base", "llama")
-    home = folder / "home"
-    table = write_table(folder / "table.csv")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(HOME_VARIABLE, str(home))
+    home = Home(folder / "home")
+    plan_for_table(home, write_table(folder / "table.csv"), save_tiny(folder / "base", "llama"))
+    return home
+
+
+def plan_for_table(home: Home, table: Path, base: Path) -> None:
+    """Make a table's dataset and plan the latest ones of a home."""
+    with pytest.MonkeyPatch.context() as patch, working_here():
+        patch.setenv(HOME_VARIABLE, str(home.root))
         for arguments in (
             ("upload", table),
             ("prepare", "--base", base),
@@ -40,7 +62,6 @@ def prepare_home(folder: Path) -> Home:
         ):
             result = CliRunner().invoke(app, [str(argument) for argument in arguments])
             assert result.exit_code == 0, result.stderr
-    return Home(home)
 
 
 def copy_home(home: Home, folder: Path) -> Home:
@@ -107,6 +128,6 @@ def end_workers(home: Home) -> None:
     (home.root / "queue.json").unlink(missing_ok=True)
     for job in home.jobs():
         process = job.status().process
-        if process is not None:
+        if process is not None and process.pid != os.getpid():
             ask_to_stop(process, force=True)
     launcher.reap()

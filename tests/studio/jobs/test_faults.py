@@ -38,10 +38,13 @@ from tests.studio.jobs.running import (
     has,
     learned_of,
     long_plan,
+    plan_for_table,
     plan_of,
     start,
     wait_for,
     wait_until_over,
+    work_here,
+    working_here,
 )
 from tests.studio.tables import write_table
 
@@ -57,20 +60,27 @@ def verb(home: Home, *arguments: object) -> subprocess.Popen[str]:
 
 
 @fault(4, "The disk is full while events are written", "Counted, said, and the run goes on")
-def test_events_that_do_not_fit_are_counted_and_the_work_goes_on(home: Home) -> None:
+def test_events_that_do_not_fit_are_counted_and_the_work_goes_on(
+    home: Home, tmp_path: Path
+) -> None:
+    # So many rows that no checkpoint is due while files may not grow: that would end the run.
+    table = write_table(tmp_path / "long.csv", rows_per_label=400)
+    plan_for_table(home, table, Path(plan_of(home).base.id))
     job = start(home, long_plan(home))
-    wait_for(job, has(Saved))
+    wait_for(job, has(Stepped))
     events_file = job.folder / "attempts" / "1" / "events.jsonl"
     process = job.status().process
-    # Real refusals by the system: the file may not grow beyond what it is, in the middle of a line.
-    # A checkpoint is larger, so this must end before the next one is due.
-    limit(process.pid, events_file.stat().st_size + 40)
-    step = job.status().step
-    time.sleep(0.05)
-    limit(process.pid, -1)
-    wait_for(job, lambda events: job.status().step > step + 3)
+    # Real refusals by the system, in the middle of a line: its beginning fills the file, and the
+    # rest is lost, unless the limit is raised in the instant between the two.
+    while not has(Degraded)(job.events()):
+        step = job.status().step
+        size = events_file.stat().st_size + 40
+        limit(process.pid, size)
+        wait_for(job, lambda _, size=size: events_file.stat().st_size >= size)
+        limit(process.pid, -1)
+        wait_for(job, lambda _, step=step: job.status().step > step + 3)
+    assert not has(Saved)(job.events())
     assert find_process(process.pid) == process, "it trains on"
-    wait_for(job, has(Degraded))
     degraded = next(event for event in job.events() if isinstance(event, Degraded))
     assert degraded.num_lost >= 1 and "disk is full" in degraded.reason
 
@@ -115,7 +125,9 @@ def test_a_jumping_clock_changes_no_duration(
 
 @fault(20, "An upload is killed half way", "No half upload is ever seen; the next one cleans up")
 @pytest.mark.parametrize("event", range(0, 12, 2))
-def test_a_killed_upload_is_whole_or_absent(tmp_path: Path, event: int) -> None:
+def test_a_killed_upload_is_whole_or_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, event: int
+) -> None:
     home = Home(tmp_path / "home")
     table = write_table(tmp_path / "table.csv", rows_per_label=400)
     killer = (
@@ -135,11 +147,12 @@ def test_a_killed_upload_is_whole_or_absent(tmp_path: Path, event: int) -> None:
         [sys.executable, "-c", killer, str(event), str(table), str(home.root)],
         cwd=ROOT, env=environment, capture_output=True, check=False,
     )  # fmt: skip
+    monkeypatch.setenv("STUDIO_HOME", str(home.root))
     for folder in home.all("upload"):  # whatever is seen can be used
-        result = verb(home, "prepare", folder.name, "--preview", "0", "--json")
-        out, err = result.communicate(timeout=120)
-        assert result.returncode == 0, err
-        assert json.loads(out)["splits"]
+        with working_here():
+            result = CliRunner().invoke(app, ["prepare", folder.name, "--preview", "0", "--json"])
+        assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout)["splits"]
     for leftover in home.place("upload").glob(".*.tmp"):
         os.utime(leftover, (1, 1))  # as if it had been killed long ago
     again = verb(home, "upload", table)
@@ -157,12 +170,15 @@ def test_what_changed_since_the_plan_is_refused(home: Home, tmp_path: Path) -> N
     moved = plan.model_copy(update={"base": plan.base.model_copy(update={"id": str(base)})})
     with (base / "config.json").open("a") as file:
         file.write(" ")
-    job = start(home, moved)
-    status = wait_until_over(home, job)
+    queue = Queue(home, launch=work_here)
+    job = queue.submit(TrainRequest(plan=moved))
+    queue.advance()
+    status = job.status()
     assert status.state == "failed" and "files changed since this plan" in status.what
     shutil.rmtree(base)
-    Queue(home).retry(job)
-    status = wait_until_over(home, job)
+    queue.retry(job)
+    queue.advance()
+    status = job.status()
     assert status.state == "failed" and "no base model" in status.what
     assert not job.checkpoints.exists()
     split = home.find("dataset", plan.dataset_id) / "train.jsonl"
@@ -175,15 +191,17 @@ def test_what_changed_since_the_plan_is_refused(home: Home, tmp_path: Path) -> N
 
 @fault(25, "A run made by the previous version", "Listed, and resumed to the same bits")
 def test_a_run_of_the_previous_version_is_resumed(home: Home) -> None:
-    whole = start(home, plan_of(home))
-    assert wait_until_over(home, whole).state == "finished"
-    queue = Queue(home)
+    queue = Queue(home, launch=work_here)
+    whole = queue.submit(TrainRequest(plan=plan_of(home)))
     job = queue.submit(TrainRequest(plan=plan_of(home)), until_step=7)
-    assert wait_until_over(home, job).state == "stopped"
+    while queue.waiting():
+        queue.advance()
+    assert (queue.state(whole), queue.state(job)) == ("finished", "stopped")
     make_old(job)
     assert queue.state(job) == "interrupted"
     queue.resume(job)
-    assert wait_until_over(home, job).state == "finished"
+    queue.advance()
+    assert queue.state(job) == "finished"
     assert learned_of(job) == learned_of(whole)
 
 
@@ -278,7 +296,7 @@ def test_a_killed_verb_leaves_its_run_running(home: Home) -> None:
 
 def test_two_processes_cannot_work_on_one_job(home: Home) -> None:
     job = start(home, long_plan(home))
-    wait_for(job, has(Started))
+    wait_for(job, has(Launched))
     second = subprocess.run(
         [sys.executable, "-m", "studio.jobs.worker", job.id], cwd=ROOT, text=True, input="{}\n",
         env={**os.environ, "STUDIO_HOME": str(home.root)}, capture_output=True, check=False,

@@ -31,6 +31,8 @@ from studio.jobs import launcher
 from studio.jobs.launcher import ask_to_stop
 from studio.jobs.queue import Queue
 from studio.jobs.requests import TABLE, CompareRequest, PredictRequest, TrainRequest
+from studio.jobs.stopping import StopWork
+from templates.errors import ModelError
 from tests.faults import fault
 from tests.studio.jobs.running import (
     has,
@@ -40,6 +42,8 @@ from tests.studio.jobs.running import (
     start,
     wait_for,
     wait_until_over,
+    work_here,
+    working_here,
 )
 
 
@@ -82,7 +86,8 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(home: Home, whole: Job, a
     assert status.state == "interrupted" and "ended from outside" in status.what
     saved = max((event.step for event in job.events() if isinstance(event, Saved)), default=0)
     Queue(home).resume(job)
-    assert wait_until_over(home, job).state == "finished"
+    with working_here():
+        assert wait_until_over(home, job).state == "finished"
     started = [event for event in job.events() if isinstance(event, Started)]
     assert started[-1].first_step >= saved + 1, "what was shown as saved is not done again"
     assert learned_of(job) == learned_of(whole)
@@ -110,6 +115,22 @@ def test_told_to_stop_it_saves_within_ten_seconds(home: Home, whole: Job, after:
         time.sleep(0.01)
 
 
+def test_a_stop_that_became_an_error_of_a_library_is_still_a_stop(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def initialise(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except StopWork:
+            raise ModelError("The base cannot be opened: initialization failed") from None
+
+    monkeypatch.setattr("studio.work.train.assemble", initialise)
+    queue = Queue(home, launch=work_here)
+    job = queue.submit(TrainRequest(plan=plan_of(home)))
+    queue.advance()
+    assert job.status().state == "stopped", job.status()
+
+
 def test_a_comparison_is_stopped_too_and_can_go_on(home: Home, whole: Job, prepared: Home) -> None:
     queue = Queue(prepared)
     job = queue.submit(CompareRequest(run_id=whole.id))
@@ -118,7 +139,8 @@ def test_a_comparison_is_stopped_too_and_can_go_on(home: Home, whole: Job, prepa
     queue.stop(job)
     assert wait_until_over(prepared, job).state == "stopped"
     queue.resume(job)
-    assert wait_until_over(prepared, job).state == "finished"
+    with working_here():
+        assert wait_until_over(prepared, job).state == "finished"
     assert (job.folder / "comparison.json").is_file()
 
 
@@ -147,12 +169,11 @@ def test_a_full_disk_fails_with_a_sentence_and_keeps_what_is_saved(home: Home) -
     saved = max(event.step for event in job.events() if isinstance(event, Saved))
     newest = sorted(job.checkpoints.glob("step-*"))[-1]
     assert newest.name == f"step-{saved:08d}"
-    queue = Queue(home)
-    queue.resume(job)
-    queue.advance()
-    wait_for(job, lambda events: sum(isinstance(event, Started) for event in events) == 2)
-    queue.stop(job)
-    assert wait_until_over(home, job).state == "stopped"
+    Queue(home).resume(job, until_step=saved + 1)
+    with working_here():
+        status = wait_until_over(home, job)
+    assert status.state == "stopped" and status.step == saved + 1
+    assert sum(isinstance(event, Started) for event in job.events()) == 2
 
 
 @fault(13, "Memory runs out in the middle of the work", "Failed, with what to lower")
@@ -176,7 +197,6 @@ def test_a_hung_worker_is_flagged_and_can_be_ended(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = start(home, long_plan(home))
-    wait_for(job, has(Saved))
     process = job.status().process
     os.kill(process.pid, signal.SIGSTOP)
     monkeypatch.setattr("engine.job_status.SILENT_SECONDS", 0.5)
@@ -252,8 +272,7 @@ def processes_of(home: Home) -> list[int]:
 @fault(8, "Another process has the worker's id by now", "Not taken for the worker, never signalled")
 def test_a_process_of_another_time_is_not_the_worker(home: Home) -> None:
     job = start(home, long_plan(home))
-    events = wait_for(job, has(Saved))
-    launched = events[0]
+    [launched, *_] = wait_for(job, has(Launched))
     ask_to_stop(job.status().process, force=True)
     wait_until_over(home, job)
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -283,7 +302,7 @@ def test_the_system_ending_a_worker_for_memory_is_told_apart(
     counter = tmp_path / "memory.events"
     counter.write_text("low 0\noom 1\noom_kill 999999\n")
     job = start(home, long_plan(home), estimated_peak_bytes=10**9, memory_available_bytes=10**9)
-    wait_for(job, has(Started))
+    wait_for(job, has(Launched))
     monkeypatch.setattr("engine.liveness._KILL_COUNTERS", ((counter,),))
     ask_to_stop(job.status().process, force=True)
     status = wait_until_over(home, job)
