@@ -81,8 +81,8 @@ def test_resumed_ends_with_the_same_bits(
 
 def test_micro_batches_add_up_exactly(tmp_path: Path) -> None:
     found = []
-    for size in (3, 1):
-        schedule = SCHEDULE.model_copy(update={"micro_batch_size": size})
+    for size in (4096, 1):
+        schedule = SCHEDULE.model_copy(update={"micro_batch_tokens": size})
         task = training(tmp_path, f"micro{size}", "full", schedule=schedule)
         steps = [event for event in train(task) if isinstance(event, Stepped)]
         found.append([step.loss for step in steps])
@@ -108,7 +108,7 @@ def test_a_stop_at_any_instant_costs_no_bit(
 ) -> None:
     """Between steps, micro-batches and validation batches: wherever the trainer looks."""
     changes = {
-        "schedule": SCHEDULE.model_copy(update={"micro_batch_size": 1}),
+        "schedule": SCHEDULE.model_copy(update={"micro_batch_tokens": 1}),
         "limits": Limits(max_steps=4),
     }
     whole = training(tmp_path, "whole", **changes)
@@ -129,7 +129,7 @@ def test_a_stop_at_any_instant_costs_no_bit(
 
 def test_a_stop_during_an_evaluation_leaves_it_to_the_next_attempt(tmp_path: Path) -> None:
     """Three looks before the steps; the fifth is between two validation batches."""
-    schedule = SCHEDULE.model_copy(update={"micro_batch_size": 1})
+    schedule = SCHEDULE.model_copy(update={"micro_batch_tokens": 1})
     events = list(train(training(tmp_path, schedule=schedule), should_stop=at_call(5)))
     assert kinds(events) == [Started, Stepped, Stepped, Stepped, Saved, Stopped]
     assert events[-1] == Stopped(3, None) and not events[-2].is_best
@@ -152,7 +152,7 @@ def test_a_stop_during_the_last_evaluation_can_go_on_too(tmp_path: Path) -> None
 def test_a_short_step_is_ended_and_a_long_one_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule = SCHEDULE.model_copy(update={"micro_batch_size": 1})
+    schedule = SCHEDULE.model_copy(update={"micro_batch_tokens": 1})
     looks = []
     task = training(tmp_path, schedule=schedule, limits=Limits(max_steps=2))
     list(train(task, should_stop=lambda: bool(looks.append(1))))
