@@ -202,11 +202,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             states, wanted = hidden[chunk].to(dtype), targets[chunk, None]
             product = functional.linear(states, cast_weight, cast_bias).float()
             logits, slope = _shaped(product, paths)
-            normaliser = logits.logsumexp(dim=-1, keepdim=True)
-            total += (normaliser - logits.gather(1, wanted)).sum()
+            found = logits.gather(1, wanted)
+            highest = logits.amax(dim=-1, keepdim=True)
+            step = logits.sub_(highest).exp_()
+            normaliser = step.sum(dim=-1, keepdim=True)
+            total += (normaliser.log() + highest - found).sum()
             if not any(learns):
                 continue
-            step = logits.sub_(normaliser).exp_()  # (C, V) softmax
+            step.div_(normaliser)  # (C, V) softmax
             step.scatter_add_(1, wanted, torch.full_like(normaliser, -1.0))
             if slope is not None:
                 step.mul_(slope)
