@@ -78,9 +78,7 @@ def plan_for(folder: Path, method: str, options: argparse.Namespace) -> TrainPla
         dataset_id="random",
         dataset_sha256="",
         method=MethodChoice(name=method, options=chosen.model_dump()),
-        schedule=Schedule(
-            learning_rate=1e-4, epochs=1, batch_size=options.batch, micro_batch_size=options.batch
-        ),
+        schedule=Schedule(learning_rate=1e-4, epochs=1, batch_size=options.batch),
     )
 
 

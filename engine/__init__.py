@@ -10,15 +10,16 @@ In the order in which things happen:
     bases.py            which bases there are to choose from
     base_model.py       a name -> a model in memory
     language_model.py   model, tokenizer, precision, soft prompt
-    attention.py        attention that is fast to train on processors
+    attention.py        attention over packed rows, fast to train on processors
     layers.py           finding and exchanging linear layers
     quantise.py         linear layers in 4 bits
     method.py           what a tuning method is
     methods/            one file per method
     planning/           what a plan will cost, before it runs; what the model will read
     encode.py           example -> token ids and what the loss sees of them
-    batches.py          items of like length -> tensors
-    loss.py             cross-entropy on supervised tokens
+    batches.py          items of like length -> packed or padded tensors
+    loss.py             cross-entropy on supervised tokens, never all logits at once
+    packing.py          which fast paths are right for a model: tried out when it is loaded
     schedules.py        learning rate over the run
     events.py           what a run reports
     sampling.py         what the model in training answers to a few examples

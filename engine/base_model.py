@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from engine.model_folder import (
     is_hub_id,
     licence_of,
 )
+from engine.packing import choose_fast_paths
 from engine.plan import Precision
 from engine.quantise import quantise_linear
 from templates.errors import ModelError
@@ -106,7 +107,8 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
             put_module(model, layer.path, quantise_linear(layer.module))
         for parameter in model.parameters():  # else one small tensor keeps the whole file mapped
             parameter.data = parameter.data.clone()
-    return LanguageModel(model, tokenizer, precision)
+    language_model = LanguageModel(model, tokenizer, precision)
+    return replace(language_model, paths=choose_fast_paths(language_model))
 
 
 def load_skeleton(folder: BaseFolder) -> Any:

@@ -31,6 +31,7 @@ class TrainerState(Value):
     """Where a run stands after a step; with the plan's seed it fixes everything that follows.
 
     `evaluation_due`: the step ends with an evaluation, which has not been made yet.
+    `micro_batch_tokens`: in memory at once since the planned ones did not fit; 0: as planned.
     """
 
     step: int
@@ -38,6 +39,8 @@ class TrainerState(Value):
     best_step: int = 0
     best_loss: float | None = None
     evaluations_without_gain: int = 0
+    steps_left_out: int = 0
+    micro_batch_tokens: int = 0
 
 
 class DamageError(RunError):

@@ -11,6 +11,25 @@ from engine.plan import Precision
 from templates.render import Rendered
 
 
+@dataclass(frozen=True)
+class FastPaths:
+    """What was proven to give the same logits on a model; nothing else is used.
+
+    Attributes:
+        packs: it reads examples packed into one row.
+        head_apart: its output head can be called on single hidden states.
+        logit_scale: by which the head's output is multiplied.
+        logit_cap: c of c tanh(logits / c) after that; 0: none.
+        notices: sentences about what could not be proven.
+    """
+
+    packs: bool = False
+    head_apart: bool = False
+    logit_scale: float = 1.0
+    logit_cap: float = 0.0
+    notices: tuple[str, ...] = ()
+
+
 @dataclass
 class LanguageModel:
     """A model in the hand: weights, tokenizer, precision, and soft-prompt length.
@@ -20,12 +39,14 @@ class LanguageModel:
         tokenizer: its fast tokenizer.
         precision: how the frozen weights are held; bf16 and nf4 compute under bf16 autocast.
         num_virtual_tokens: P learned positions read before every input; 0 for most methods.
+        paths: ways of training it faster that were proven on it.
     """
 
     model: Any
     tokenizer: Any
     precision: Precision = "fp32"
     num_virtual_tokens: int = 0
+    paths: FastPaths = FastPaths()
 
     @property
     def device(self) -> torch.device:

@@ -134,7 +134,8 @@ def memory_ran_out(launched: Launched | None = None) -> Failed:
         )
     return Failed(
         f"The memory of this machine is used up{estimate}",
-        "Lower micro_batch_size or max_length_tokens, take qlora, or choose a smaller base",
+        "Lower micro_batch_tokens or max_length_tokens, turn on recomputes, take qlora, or choose "
+        "a smaller base",
     )
 
 

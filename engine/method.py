@@ -1,7 +1,7 @@
 """What a tuning method is: one file in engine/methods that ends in a MethodSpec."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -123,7 +123,7 @@ def attach_method(
     for parameter in trainable(model).values():
         parameter.data = parameter.data.float()  # learned values are kept exact
     virtual = spec.num_virtual_tokens(options) if spec.num_virtual_tokens else 0
-    tuned = LanguageModel(model, language_model.tokenizer, language_model.precision, virtual)
+    tuned = replace(language_model, num_virtual_tokens=virtual)
     if spec.initialise:
         spec.initialise(tuned, options, torch.Generator().manual_seed(seed))
     return tuned

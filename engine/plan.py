@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from templates.dataset import Dataset
 from templates.errors import PlanError
@@ -58,12 +58,17 @@ class Schedule(Value):
     batch_size: int = Field(
         default=16, ge=1, le=4096, title="Batch size", description="Examples per optimizer step."
     )
-    micro_batch_size: int = Field(
-        default=16,
+    micro_batch_tokens: int = Field(
+        default=4096,
         ge=1,
-        le=4096,
-        title="Micro-batch size",
-        description="Examples in memory at once; gradients add up exactly over the batch.",
+        le=2**20,
+        title="Tokens at once",
+        description="Tokens in memory at once; gradients add up exactly over the batch.",
+    )
+    recomputes: bool = Field(
+        default=False,
+        title="Compute twice, keep less",
+        description="Activation checkpointing: a third more work, a fraction of the memory.",
     )
     shape: ScheduleShape = Field(
         default="cosine", title="Shape", description="How the learning rate falls after warm-up."
@@ -92,6 +97,14 @@ class Schedule(Value):
         description="Stop after this many evaluations without a better validation loss.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _forget_micro_batch_size(cls, content: Any) -> Any:
+        """Read plans of the time when examples at once were counted, not their tokens."""
+        if isinstance(content, Mapping) and "micro_batch_tokens" not in content:
+            return {key: value for key, value in content.items() if key != "micro_batch_size"}
+        return content
+
 
 class Limits(Value):
     """Where the run must end or refuse."""
@@ -115,6 +128,13 @@ class Limits(Value):
         le=10**8,
         title="Most steps",
         description="End after so many optimizer steps. 0: no limit.",
+    )
+    most_steps_left_out: int = Field(
+        default=3,
+        ge=0,
+        le=10**6,
+        title="Steps that may fail",
+        description="A step whose loss or gradient is no number is left out; after so many, stop.",
     )
 
 

@@ -9,13 +9,15 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from engine.batches import Batch, collate, epoch_batches
+from engine.attention import attending_to_packed_rows
+from engine.batches import Batch, collate, epoch_batches, micro_batches
 from engine.checkpoint_tensors import read_learned, read_optimizer, save_checkpoint
 from engine.checkpoints import (
     Checkpoint,
@@ -25,8 +27,19 @@ from engine.checkpoints import (
     prune_checkpoints,
 )
 from engine.encode import Encoded
-from engine.events import Evaluated, Event, Failed, Finished, Saved, Started, Stepped, Stopped
+from engine.events import (
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noticed,
+    Saved,
+    Started,
+    Stepped,
+    Stopped,
+)
 from engine.language_model import LanguageModel
+from engine.liveness import is_out_of_memory
 from engine.loss import evaluate_loss, loss_sum
 from engine.method import count_parameters, load_trained, trainable
 from engine.plan import Limits, Schedule
@@ -128,8 +141,16 @@ def train(
             "Training needs rows to learn from and rows to validate on",
             fix="Prepare the data with a larger training or validation share",
         )
+    for items in (training.train, training.validation):
+        if not any(item.num_supervised for item in items):
+            raise PlanError(
+                "No row has a token for the loss to see",
+                fix="Give the rows answers, or prepare the data with a template that has them",
+            )
     started_at = time.monotonic()
     model = training.language_model.model
+    if training.schedule.recomputes:
+        _recompute(training.language_model)
     learned = trainable(model)
     optimizer = training.new_optimizer(learned, training.schedule)
     checkpoint, notices = newest_checkpoint(training.checkpoints)
@@ -141,17 +162,24 @@ def train(
         first_step=state.step + 1,
         num_trainable=count_parameters(learned.values()),
         num_parameters=count_parameters(model.parameters()),
-        notices=(*training.notices, *notices),
+        notices=(*training.notices, *training.language_model.paths.notices, *notices),
     )
-    validation = _validation_batches(training)
+    validation = _validation_batches(training, state)
     draws = _draws(training, state.step + 1)
+    items = next(draws)
     saved = state
     if sampler and not state.step:
         yield from sampler.sample(0, should_stop)
     while not _is_over(training, state):
         if state.evaluation_due:
             before = time.monotonic()
-            scores = evaluate_loss(training.language_model, validation, should_stop=should_stop)
+            try:
+                scores = evaluate_loss(training.language_model, validation, should_stop=should_stop)
+            except Exception as error:
+                state = _with_less_at_once(training, state, validation, error)
+                yield _told(state)
+                validation = _validation_batches(training, state)
+                continue
             if scores is None:
                 break
             loss, accuracy = scores
@@ -167,15 +195,29 @@ def train(
         elif 0 < pause_at_step <= state.step or should_stop():
             break
         else:
-            stepped = _step(training, optimizer, state.step + 1, next(draws), should_stop)
+            batches = _micro_batches(training, state, items)
+            try:
+                stepped = _step(training, optimizer, state.step + 1, batches, should_stop)
+            except Exception as error:
+                optimizer.zero_grad(set_to_none=True)
+                state = _with_less_at_once(training, state, batches, error)
+                yield _told(state)
+                continue
             if stepped is None:
                 break
-            if not (math.isfinite(stepped.loss) and math.isfinite(stepped.gradient_norm)):
+            left_out = not _is_number(stepped)
+            if left_out and not _may_be_left_out(training, state, learned):
                 yield _diverged(stepped.step, training)
                 return
-            due = _ends_with_evaluation(training, stepped.step)
-            state = state.model_copy(update={"step": stepped.step, "evaluation_due": due})
-            yield stepped
+            state = state.model_copy(
+                update={
+                    "step": stepped.step,
+                    "evaluation_due": _ends_with_evaluation(training, stepped.step),
+                    "steps_left_out": state.steps_left_out + left_out,
+                }
+            )
+            items = next(draws)
+            yield _left_out(training, state) if left_out else stepped
     if not _is_over(training, state):
         if state != saved:
             yield _save(training, state, optimizer)
@@ -213,37 +255,91 @@ def _step(
     training: Training,
     optimizer: torch.optim.Optimizer,
     step: int,
-    items: list[Encoded],
+    batches: list[Batch],
     should_stop: Callable[[], bool],
 ) -> Stepped | None:
     """Take one optimizer step: exact mean loss per supervised token over all micro-batches.
 
-    None where it was given up: then it left no trace, and the run stands at the step before.
+    None where it was given up: then it left no trace, and the run stands at the step before. A
+    step whose loss or gradient is no number is not taken.
     """
     before = time.monotonic()
     torch.manual_seed(training.seed * 1_000_003 + step)  # dropout of this step, also on resume
     training.language_model.model.train()
-    size = training.schedule.micro_batch_size
-    num_supervised = sum(item.num_supervised for item in items)
-    total, num_tokens = 0.0, 0
-    for start in range(0, len(items), size):
+    num_supervised = max(1, sum(batch.num_supervised for batch in batches))
+    total = 0.0
+    for batch in batches:
         if time.monotonic() - before > _LONG_STEP_SECONDS and should_stop():
             optimizer.zero_grad(set_to_none=True)
             return None
-        batch = collate(items[start : start + size], training.language_model)
         loss = loss_sum(training.language_model, batch) / num_supervised
         loss.backward()
         total += float(loss.detach())
-        num_tokens += batch.num_tokens
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.schedule.max_gradient_norm)
     rate = learning_rate_at(step, training.total_steps, training.schedule)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_ratio", 1.0)
-    if math.isfinite(total) and bool(torch.isfinite(norm)):
+    num_tokens = sum(batch.num_tokens for batch in batches)
+    stepped = Stepped(step, total, rate, float(norm), num_tokens, time.monotonic() - before)
+    if _is_number(stepped):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return Stepped(step, total, rate, float(norm), num_tokens, time.monotonic() - before)
+    return replace(stepped, seconds=time.monotonic() - before)
+
+
+def _is_number(stepped: Stepped) -> bool:
+    return math.isfinite(stepped.loss) and math.isfinite(stepped.gradient_norm)
+
+
+def _may_be_left_out(
+    training: Training, state: TrainerState, learned: Mapping[str, nn.Parameter]
+) -> bool:
+    """Say whether another batch may still give a number: not where the weights are none."""
+    if state.steps_left_out >= training.limits.most_steps_left_out:
+        return False
+    return all(bool(value.isfinite().all()) for value in learned.values())
+
+
+def _left_out(training: Training, state: TrainerState) -> Noticed:
+    return Noticed(
+        f"Step {state.step} was left out, because its loss or gradient was no number "
+        f"({state.steps_left_out} of at most {training.limits.most_steps_left_out})"
+    )
+
+
+def _with_less_at_once(
+    training: Training, state: TrainerState, batches: list[Batch], error: Exception
+) -> TrainerState:
+    """Halve what is in memory at once after it did not fit; the effective batch stays the same.
+
+    Raises what was raised where memory is not what ran out, or no batch holds several examples.
+    """
+    largest = max(batches, key=lambda batch: (len(batch.lengths) > 1, batch.ids.numel()))
+    if not is_out_of_memory(error) or len(largest.lengths) == 1:
+        raise error
+    return state.model_copy(update={"micro_batch_tokens": max(1, largest.ids.numel() // 2)})
+
+
+def _told(state: TrainerState) -> Noticed:
+    return Noticed(
+        f"Memory ran out: from here on {state.micro_batch_tokens:,} tokens are in memory at once; "
+        "a step still learns from as many examples"
+    )
+
+
+def _recompute(language_model: LanguageModel) -> None:
+    """Keep only what enters a layer, and compute the layer again in the backward pass.
+
+    That pass comes after packed rows were read, so it has to be told again how to attend.
+    """
+    model = language_model.model
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        again = attending_to_packed_rows(model) if language_model.paths.packs else nullcontext()
+        return nullcontext(), again
+
+    model.activation_checkpointing_enable({"use_reentrant": False, "context_fn": contexts})
 
 
 def _draws(training: Training, first_step: int) -> Iterator[list[Encoded]]:
@@ -260,11 +356,20 @@ def _draws(training: Training, first_step: int) -> Iterator[list[Encoded]]:
         epoch, skip = epoch + 1, 0
 
 
-def _validation_batches(training: Training) -> list[Batch]:
-    size = training.schedule.micro_batch_size
+def _validation_batches(training: Training, state: TrainerState) -> list[Batch]:
     items = sorted(training.validation, key=lambda item: len(item.ids))
-    starts = range(0, len(items), size)
-    return [collate(items[start : start + size], training.language_model) for start in starts]
+    return _micro_batches(training, state, items)
+
+
+def _micro_batches(
+    training: Training, state: TrainerState, items: Sequence[Encoded]
+) -> list[Batch]:
+    """Cut items of rising length into what is in memory at once."""
+    language_model = training.language_model
+    lengths = [language_model.num_virtual_tokens + len(item.ids) for item in items]
+    most_tokens = state.micro_batch_tokens or training.schedule.micro_batch_tokens
+    parts = micro_batches(lengths, most_tokens, packed=language_model.paths.packs)
+    return [collate([items[number] for number in part], language_model) for part in parts]
 
 
 def _judged(state: TrainerState, loss: float) -> TrainerState:

@@ -25,7 +25,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from engine.attention import PLAIN_PRODUCTS
 from engine.base_model import load_base, locate_base
 from engine.events import Event, Finished, Stamped, Stepped, to_json
 from engine.method import attach_method, count_parameters
@@ -119,7 +118,6 @@ def run_stage(
     tuned = attach_method(
         replace(read, precision=recipe.precision), full.SPEC, full.Options(), seed=recipe.seed
     )
-    tuned.model.set_attn_implementation(PLAIN_PRODUCTS)
     training = Training(
         language_model=tuned,
         train=PackedRows(folder / "rows.npy"),
@@ -215,7 +213,7 @@ def _claim(work: Path, recipe: Recipe) -> None:
     mark = work / "recipe.json"
     if not mark.exists():
         mark.write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-    elif json.loads(mark.read_text(encoding="utf-8")) != json.loads(recipe.model_dump_json()):
+    elif Recipe.model_validate_json(mark.read_text(encoding="utf-8")) != recipe:
         raise CorpusError(f"{work} holds the work of another recipe: delete it or name another")
 
 

@@ -11,8 +11,8 @@ from typing import Any
 from engine.planning.choices import EstimateRequest
 from engine.publishing.publication import Form
 
-# They follow the base and the batch, so the method's own value says nothing about them.
-_NO_FIXED_DEFAULT = ("learning_rate", "micro_batch_size")
+# They follow the base and the memory, so the method's own value says nothing about them.
+_NO_FIXED_DEFAULT = ("learning_rate", "micro_batch_tokens")
 
 
 def upload_command(

@@ -80,8 +80,11 @@ class LoraLinear(nn.Module):
             (..., D_out).
         """
         y: Tensor = self.base(x)
-        narrow = functional.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., R)
-        return y + functional.linear(narrow * self.scale, self.lora_B).to(y.dtype)
+        # In the type of the layer: then no fp32 copy of the input is made, or kept for later.
+        dropped = self.dropout(x).to(y.dtype)
+        narrow = functional.linear(dropped, self.lora_A.to(y.dtype)).flatten(0, -2)  # (N, R)
+        wide = self.lora_B.to(y.dtype).T  # (R, D_out)
+        return torch.addmm(y.flatten(0, -2), narrow, wide, alpha=self.scale).view_as(y)
 
     def update(self) -> Tensor:
         """Multiply out the learned update.

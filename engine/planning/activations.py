@@ -13,7 +13,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoModelForCausalLM
 
-from engine.language_model import LanguageModel
+from engine.batches import collate
+from engine.encode import Encoded
+from engine.language_model import FastPaths, LanguageModel
+from engine.loss import read_batch
 from engine.method import MethodOptions, MethodSpec, trainable
 from engine.plan import Precision
 
@@ -24,22 +27,20 @@ def activation_bytes(
     options: MethodOptions,
     precision: Precision,
     *,
-    batch_size: int,
-    num_tokens: int,
-    num_columns: int,
-    padded: bool,
+    num_rows: int,
+    row_tokens: int,
+    packed: bool,
 ) -> int:
-    """Count what autograd keeps of one micro-batch, weights and logits left out.
+    """Count what autograd keeps of one micro-batch, weights and output head left out.
 
     Args:
         config: the base's transformers config.
         spec: the method.
         options: its options.
         precision: of the base; 4-bit layers keep what bf16 ones keep.
-        batch_size: B.
-        num_tokens: T, soft prompt and padding included.
-        num_columns: at the right edge, where logits are computed.
-        padded: whether rows differ in length; then each attention layer keeps a (B, T, T) mask.
+        num_rows: examples.
+        row_tokens: of each of them, soft prompt included.
+        packed: whether they are packed into one row, as the trainer does where it can.
 
     Returns:
         Bytes.
@@ -62,17 +63,11 @@ def activation_bytes(
                 kept[_identity(tensor)] = tensor.untyped_storage().nbytes()
             return tensor
 
-        ids = torch.zeros(batch_size, num_tokens, dtype=torch.long)
-        mask = torch.ones_like(ids)
-        language_model = LanguageModel(model, None, precision)
-        with torch.autograd.graph.saved_tensors_hooks(keep, _same), language_model.autocast():
-            output = model(
-                input_ids=ids,
-                attention_mask=mask if padded else None,
-                position_ids=mask.cumsum(1) - 1,
-                use_cache=False,
-                logits_to_keep=num_columns,
-            )
+        language_model = LanguageModel(model, None, precision, paths=FastPaths(packs=packed))
+        item = Encoded((0,) * row_tokens, (False,) * (row_tokens - 1) + (True,))
+        with torch.autograd.graph.saved_tensors_hooks(keep, _same):
+            batch = collate([item] * num_rows, language_model)
+            output = read_batch(language_model, batch, model.base_model)
         del output
     return sum(kept.values())
 

@@ -28,6 +28,7 @@ class Architecture:
         added_linear: weights of linear layers that the method adds.
         quantised_linear: weights held in 4 bits.
         num_layers: blocks.
+        width: D.
         attention_width: heads times head width.
         head_weights: of the output head, which may share the embedding.
         head_learns: whether they learn.
@@ -42,6 +43,7 @@ class Architecture:
     added_linear: int
     quantised_linear: int
     num_layers: int
+    width: int
     attention_width: int
     head_weights: int
     head_learns: bool
@@ -115,6 +117,7 @@ def look_at(
         ),
         quantised_linear=sum(linear.values()) if precision == "nf4" else 0,
         num_layers=int(config.num_hidden_layers),
+        width=int(config.hidden_size),
         attention_width=num_heads * head_width,
         head_weights=head.numel(),
         head_learns=id(head) in learned_ids,

@@ -7,15 +7,16 @@ batches are the ones the trainer will draw. Time is a range: it depends on what 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 from engine.base_model import BaseFolder
-from engine.batches import epoch_batches
+from engine.batches import epoch_batches, micro_batches
 from engine.encode import Encoded
+from engine.loss import logits_at_once
 from engine.method import MethodOptions, parse_options
 from engine.methods import get_method
+from engine.packing import may_pack
 from engine.plan import Precision, TrainPlan
 from engine.planning.activations import activation_bytes
 from engine.planning.architecture import Architecture, look_at
@@ -90,25 +91,23 @@ def optimizer_bytes(num_trainable: int, bytes_per_value: int = _FP32_BYTES) -> i
     return 2 * num_trainable * bytes_per_value
 
 
-def logits_bytes(
-    batch_size: int, num_columns: int, num_supervised: int, vocabulary_size: int
-) -> int:
-    """Compute the peak of loss and its backward pass, in fp32.
+def logits_bytes(num_supervised: int, vocabulary_size: int, head_weights_learned: int) -> int:
+    """Compute the peak of head, loss and their backward pass, in fp32.
 
-    In the forward pass B x columns x V logits beside the S x V chosen ones; in the backward pass
-    three times S x V (log-probabilities and two gradients), then two gradients of all logits.
+    C x V logits, as much again to add them up, and their gradients in the type of the weights,
+    for the C hidden states that go through the head together; a head that learns adds a gradient
+    to the one of the batches before.
 
     Args:
-        batch_size: B.
-        num_columns: positions a row at which logits are computed.
         num_supervised: S.
         vocabulary_size: V.
+        head_weights_learned: V x D, or 0 where the head is frozen.
 
     Returns:
         Bytes.
     """
-    every, chosen = batch_size * num_columns, num_supervised
-    return _FP32_BYTES * vocabulary_size * max(every + 2 * chosen, 2 * every + chosen, 3 * chosen)
+    chunk = logits_at_once(num_supervised, vocabulary_size) * vocabulary_size
+    return _FP32_BYTES * (3 * chunk + head_weights_learned)
 
 
 def training_flops_per_token(num_frozen: int, num_learned: int) -> int:
@@ -126,15 +125,30 @@ def training_flops_per_token(num_frozen: int, num_learned: int) -> int:
     return 4 * num_frozen + 6 * num_learned
 
 
-@dataclass(frozen=True)
-class _MicroBatch:
-    """Shape of what is in memory at once."""
+class _MicroBatch(NamedTuple):
+    """What is in memory at once.
 
-    rows: int
-    num_tokens: int  # of the longest row, soft prompt included
-    num_columns: int
+    Attributes:
+        num_rows: examples.
+        num_tokens: of all of them, soft prompts and padding included.
+        num_pairs: of tokens in one row, which attention multiplies.
+        num_supervised: tokens the loss sees.
+    """
+
+    num_rows: int
+    num_tokens: int
+    num_pairs: int
     num_supervised: int
-    padded: bool
+
+
+class _Pass(NamedTuple):
+    """Whether a batch is learned from or only scored, and whether layers are computed twice."""
+
+    training: bool
+    recomputes: bool = False
+
+
+_TINY_ROWS = _MicroBatch(num_rows=2, num_tokens=8, num_pairs=32, num_supervised=2)
 
 
 def estimate(
@@ -170,25 +184,25 @@ def estimate(
     if not kept:
         kept = [ItemLength(1, 1, 1)]
     epochs = max(1, min(_EPOCHS_DRAWN, math.ceil(plan.schedule.epochs)))
-    drawn = [_epoch(plan, kept, virtual, epoch) for epoch in range(epochs)]
-    widest = max(
-        (batch for batches in drawn for batch in batches), key=lambda b: b.rows * b.num_tokens
-    )
-    activations = _activations(base, spec.name, options, plan.base.precision, widest)
+    packed = _packs(base, spec.name, options, plan.base.precision)
+    drawn = [_epoch(plan, kept, virtual, epoch, packed) for epoch in range(epochs)]
+    widest = max((batch for batches in drawn for batch in batches), key=lambda b: b.num_tokens)
+    activations = _activations(base, spec.name, options, plan, widest, packed)
     memory = _memory(architecture, widest, activations, hardware)
     steps = num_steps(len(kept), plan.schedule, plan.limits.max_steps)
     per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
     evaluations = math.ceil(steps / steps_between_evaluations(len(kept), plan.schedule))
-    scored = _cut_up(sorted(validation), plan.schedule.micro_batch_size, virtual)
-    epoch_flops = sum(_flops(architecture, batch, training=True) for batch in drawn[0])
-    scored_flops = sum(_flops(architecture, batch, training=False) for batch in scored)
+    scored = _cut_up(sorted(validation), plan.schedule.micro_batch_tokens, virtual, packed)
+    again = plan.schedule.recomputes
+    epoch_flops = sum(_flops(architecture, batch, _Pass(True, again)) for batch in drawn[0])
+    scored_flops = sum(_flops(architecture, batch, _Pass(False)) for batch in scored)
     passes = steps / per_epoch
-    density = activations / (widest.rows * widest.num_tokens)
+    density = activations / widest.num_tokens
     seconds = passes * sum(
-        _seconds(architecture, batch, density, hardware, plan.base.precision, training=True)
+        _seconds(architecture, batch, density, hardware, plan.base.precision, _Pass(True, again))
         for batch in drawn[0]
     ) + evaluations * sum(
-        _seconds(architecture, batch, density, hardware, plan.base.precision, training=False)
+        _seconds(architecture, batch, density, hardware, plan.base.precision, _Pass(False))
         for batch in scored
     )
     updated = steps * _UPDATE_BYTES * architecture.num_trainable
@@ -223,24 +237,59 @@ def _architecture(
     return look_at(base, get_method(method), options, precision)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=64)
+def _packs(base: BaseFolder, method: str, options: MethodOptions, precision: Precision) -> bool:
+    """Guess whether the trainer will pack: whether the model's code takes packed rows at all."""
+    if not may_pack(_architecture(base, method, options, precision).config):
+        return False
+    try:
+        _traced(base, method, options, precision, _TINY_ROWS, packed=True)
+    except Exception:  # whatever a model's own code raises at a mask that it does not expect
+        return False
+    return True
+
+
 def _activations(
     base: BaseFolder,
     method: str,
     options: MethodOptions,
-    precision: Precision,
+    plan: TrainPlan,
     widest: _MicroBatch,
+    packed: bool,
 ) -> int:
-    return activation_bytes(
+    """Count what is kept; where layers are computed twice, one layer and what enters each."""
+    kept = _traced(base, method, options, plan.base.precision, widest, packed=packed)
+    if not plan.schedule.recomputes:
+        return kept
+    architecture = _architecture(base, method, options, plan.base.precision)
+    bytes_per_value = _FP32_BYTES if plan.base.precision == "fp32" else 2
+    entering = widest.num_tokens * architecture.width * bytes_per_value
+    return min(kept, kept // architecture.num_layers + entering * architecture.num_layers)
+
+
+@lru_cache(maxsize=1024)
+def _traced(
+    base: BaseFolder,
+    method: str,
+    options: MethodOptions,
+    precision: Precision,
+    batch: _MicroBatch,
+    *,
+    packed: bool,
+) -> int:
+    # Rows of one length that multiply as many pairs as the real ones do.
+    row_tokens = math.ceil(batch.num_pairs / batch.num_tokens)
+    num_rows = max(1, round(batch.num_tokens / row_tokens))
+    kept = activation_bytes(
         _architecture(base, method, options, precision).config,
         get_method(method),
         options,
         precision,
-        batch_size=widest.rows,
-        num_tokens=widest.num_tokens,
-        num_columns=widest.num_columns,
-        padded=widest.padded,
+        num_rows=num_rows,
+        row_tokens=row_tokens,
+        packed=packed,
     )
+    return round(kept * batch.num_tokens / (num_rows * row_tokens))
 
 
 def _within_limit(
@@ -265,7 +314,7 @@ def _within_limit(
 
 
 def _epoch(
-    plan: TrainPlan, lengths: Sequence[ItemLength], virtual: int, epoch: int
+    plan: TrainPlan, lengths: Sequence[ItemLength], virtual: int, epoch: int, packed: bool
 ) -> list[_MicroBatch]:
     """Draw the micro-batches of one epoch as the trainer does."""
     sizes = [item.num_tokens for item in lengths]
@@ -273,31 +322,30 @@ def _epoch(
     micro = []
     for batch in batches:
         items = [lengths[number] for number in sorted(batch, key=sizes.__getitem__)]
-        micro += _cut_up(items, plan.schedule.micro_batch_size, virtual)
+        micro += _cut_up(items, plan.schedule.micro_batch_tokens, virtual, packed)
     return micro
 
 
-def _cut_up(items: Sequence[ItemLength], size: int, virtual: int) -> list[_MicroBatch]:
-    parts = [items[start : start + size] for start in range(0, len(items), size)]
-    return [
-        _MicroBatch(
-            rows=len(part),
-            num_tokens=max(item.num_tokens for item in part) + virtual,
-            num_columns=max(item.num_answer_tokens for item in part) + 1,
-            num_supervised=sum(item.num_supervised for item in part),
-            padded=len({item.num_tokens for item in part}) > 1,
-        )
-        for part in parts
-    ]
+def _cut_up(
+    items: Sequence[ItemLength], most_tokens: int, virtual: int, packed: bool
+) -> list[_MicroBatch]:
+    sizes = [item.num_tokens + virtual for item in items]
+    made = []
+    for part in micro_batches(sizes, most_tokens, packed=packed):
+        own = [sizes[number] for number in part]
+        read = own if packed else [max(own)] * len(own)
+        pairs = sum(size**2 for size in read)
+        supervised = sum(items[number].num_supervised for number in part)
+        made.append(_MicroBatch(len(own), sum(read), pairs, supervised))
+    return made
 
 
 def _memory(
     architecture: Architecture, widest: _MicroBatch, activations: int, hardware: Hardware
 ) -> MemoryParts:
     gaps = _HEAP_GAPS_RATIO if hardware.device == "cpu" else 1.0
-    logits = logits_bytes(
-        widest.rows, widest.num_columns, widest.num_supervised, architecture.vocabulary_size
-    )
+    head_learned = architecture.head_weights if architecture.head_learns else 0
+    logits = logits_bytes(widest.num_supervised, architecture.vocabulary_size, head_learned)
     return MemoryParts(
         weights_bytes=architecture.frozen_bytes,
         learned_bytes=_FP32_BYTES * architecture.num_trainable,
@@ -310,17 +358,17 @@ def _memory(
     )
 
 
-def _flops(architecture: Architecture, batch: _MicroBatch, *, training: bool) -> float:
+def _flops(architecture: Architecture, batch: _MicroBatch, kind: _Pass) -> float:
     """Add up linear layers, attention (4 T^2 A a layer and row, 2.5 times that back) and head."""
-    tokens = batch.rows * batch.num_tokens
     frozen, learned = architecture.frozen_linear, architecture.learned_linear
-    width = architecture.attention_width
-    attention = 4.0 * architecture.num_layers * width * batch.rows * batch.num_tokens**2
-    head = 2.0 * architecture.head_weights * batch.rows * batch.num_columns
-    if not training:
-        return 2.0 * (frozen + learned) * tokens + attention + head
-    linear = training_flops_per_token(frozen, learned) * tokens
-    return linear + 3.5 * attention + head * (3 if architecture.head_learns else 2)
+    attention = 4.0 * architecture.num_layers * architecture.attention_width * batch.num_pairs
+    head = 2.0 * architecture.head_weights * batch.num_supervised
+    forward = 2.0 * (frozen + learned) * batch.num_tokens + attention
+    if not kind.training:
+        return forward + head
+    linear = training_flops_per_token(frozen, learned) * batch.num_tokens
+    again = forward if kind.recomputes else 0.0
+    return linear + 3.5 * attention + again + head * (3 if architecture.head_learns else 2)
 
 
 def _overhead_ratio(
@@ -343,19 +391,19 @@ def _seconds(
     activation_bytes_per_token: float,
     hardware: Hardware,
     precision: Precision,
-    *,
-    training: bool,
+    kind: _Pass,
 ) -> float:
     """Estimate one micro-batch: products, memory traffic and calls, one after the other."""
     speed = (
         hardware.fp32_flops_per_second if precision == "fp32" else hardware.bf16_flops_per_second
     )
-    share = 1.0 if training else 0.3
+    share = (1.3 if kind.recomputes else 1.0) if kind.training else 0.3
     moved = _TRAFFIC_PER_ACTIVATION_BYTE * activation_bytes_per_token
-    traffic = moved * batch.rows * batch.num_tokens / hardware.bandwidth_bytes_per_second
+    traffic = moved * batch.num_tokens / hardware.bandwidth_bytes_per_second
     calls = architecture.num_layers * _CALL_SECONDS_PER_LAYER
-    decoding = (2 if training else 1) * architecture.quantised_linear / _DECODED_WEIGHTS_PER_SECOND
-    products = _flops(architecture, batch, training=training) / speed
+    decodings = 1 + kind.training + kind.recomputes
+    decoding = decodings * architecture.quantised_linear / _DECODED_WEIGHTS_PER_SECOND
+    products = _flops(architecture, batch, kind) / speed
     return products + share * (traffic + calls) + decoding
 
 
@@ -369,9 +417,12 @@ def _memory_blockers(result: CostEstimate, plan: TrainPlan, widest: _MicroBatch)
     )
     by_batch = parts.activations_bytes + parts.logits_bytes
     by_learning = parts.learned_bytes + parts.gradients_bytes + parts.optimizer_bytes
-    if by_batch >= max(by_learning, parts.weights_bytes) and widest.rows > 1:
-        size = plan.schedule.micro_batch_size
-        return [f"{needs} Lower the micro-batch size from {size}, which changes no result."]
+    if by_batch >= max(by_learning, parts.weights_bytes):
+        if widest.num_rows > 1:
+            tokens = f"{plan.schedule.micro_batch_tokens:,}"
+            return [f"{needs} Lower the tokens at once from {tokens}, which changes no result."]
+        if not plan.schedule.recomputes:
+            return [f"{needs} Turn on recomputes, which takes longer and changes no result."]
     if by_learning >= parts.weights_bytes:
         return [f"{needs} Choose a method that learns fewer values, such as lora."]
     return [f"{needs} Choose qlora, which holds the base in 4 bits, or a smaller base."]

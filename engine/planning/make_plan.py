@@ -134,7 +134,7 @@ class _Choices:
         )
 
     def on(self, ground: Ground, hardware: Hardware) -> tuple[TrainPlan, CostEstimate]:
-        """Pin what the run depends on."""
+        """Pin what the run depends on, and put no more into memory at once than fits."""
         content = {
             "base": BaseChoice(
                 id=ground.base_id,
@@ -152,10 +152,16 @@ class _Choices:
             "seed": self.seed,
         }
         plan = parse(TrainPlan, content, where="plan", error=PlanError)
-        cost = estimate(
-            plan, ground.base, ground.train, hardware, validation_lengths=ground.validation
-        )
-        return plan, cost
+        while True:
+            cost = estimate(
+                plan, ground.base, ground.train, hardware, validation_lengths=ground.validation
+            )
+            tokens = plan.schedule.micro_batch_tokens
+            fitting = _fitting_tokens(tokens, cost)
+            if "micro_batch_tokens" in self.schedule or fitting == tokens:
+                return plan, cost
+            schedule = plan.schedule.model_copy(update={"micro_batch_tokens": fitting})
+            plan = plan.model_copy(update={"schedule": schedule})
 
 
 def _checked_precision(spec: MethodSpec, precision: Precision | None) -> Precision:
@@ -171,17 +177,23 @@ def _checked_precision(spec: MethodSpec, precision: Precision | None) -> Precisi
 
 
 def _schedule(spec: MethodSpec, changes: Mapping[str, Any], width: int) -> Schedule:
-    """Change the method's schedule; learning rate and micro-batch follow model and batch."""
+    """Change the method's schedule; the learning rate follows the model."""
     defaults = spec.schedule
     if width and spec.rate_at_width:
         # Adam's best step shrinks with the width: Yang et al. 2022, arXiv 2203.03466, table 3.
         rate = min(spec.schedule.learning_rate * spec.rate_at_width / width, _HIGHEST_RATE)
         defaults = defaults.model_copy(update={"learning_rate": float(f"{rate:.2g}")})
-    schedule = _changed(defaults, changes, "schedule")
-    if "micro_batch_size" in changes:
-        return schedule
-    size = min(schedule.batch_size, schedule.micro_batch_size)
-    return schedule.model_copy(update={"micro_batch_size": size})
+    return _changed(defaults, changes, "schedule")
+
+
+def _fitting_tokens(tokens: int, cost: CostEstimate) -> int:
+    """Say how many tokens at once may fit, a power of two; as many as now where none would."""
+    surplus = cost.peak_memory_bytes - cost.memory_available_bytes
+    by_batch = cost.memory.activations_bytes + cost.memory.logits_bytes
+    if surplus <= 0 or surplus >= by_batch or tokens < cost.longest_tokens:
+        return tokens
+    room = max(1, int(tokens * (1 - surplus / by_batch)))
+    return max(1, min(tokens // 2, 1 << (room.bit_length() - 1)))
 
 
 def _changed(value: ValueT, changes: Mapping[str, Any], where: str) -> ValueT:

@@ -52,8 +52,8 @@ def remedies(
         hardware: what to plan for.
 
     Returns:
-        At most one of each kind: fewer examples at once, shorter examples, a smaller precision;
-        then other methods, and a smaller base of those in the request.
+        At most one of each kind: fewer tokens at once, layers computed twice, shorter examples, a
+        smaller precision; then other methods, and a smaller base of those in the request.
     """
     if _no_run_fits(cost):
         return ()
@@ -84,7 +84,8 @@ def own_remedies(
     """
     if _no_run_fits(cost):
         return
-    for changes in (_micro_batches(request, plan), _shorter(ground, request, plan)):
+    alike = _fewer_at_once(request, plan), _computing_twice(request, plan)
+    for changes in (*alike, _shorter(ground, request, plan)):
         hopeful = [change for change in changes if not _is_hopeless(cost, change)]
         if hopeful and _fits(ground, request, hopeful[-1], hardware):  # else no larger one does
             yield from _that_fits(ground, request, hopeful, hardware, smaller_batch=False)
@@ -129,22 +130,36 @@ def _fits(ground: Ground, request: EstimateRequest, change: _Change, hardware: H
 
 
 def _one_at_once(request: EstimateRequest, change: _Change) -> _Change:
+    """Let the plan itself choose what is in memory at once, one example if need be."""
     schedule = change.changes.get("schedule", request.schedule)
+    own = {name: value for name, value in schedule.items() if name != "micro_batch_tokens"}
     return _Change(
-        f"{change.words}, with one example in memory at once",
-        {**change.changes, "schedule": {**schedule, "micro_batch_size": 1}},
+        f"{change.words}, with as many tokens in memory at once as fit",
+        {**change.changes, "schedule": own},
     )
 
 
-def _micro_batches(request: EstimateRequest, plan: TrainPlan) -> Iterator[_Change]:
-    now = size = min(plan.schedule.batch_size, plan.schedule.micro_batch_size)
+def _fewer_at_once(request: EstimateRequest, plan: TrainPlan) -> Iterator[_Change]:
+    """Only where somebody chose a number: else the plan took what fits by itself."""
+    now = plan.schedule.micro_batch_tokens
+    if "micro_batch_tokens" not in request.schedule:
+        return
+    size = 1 << (now.bit_length() - 1)
     while size > 1:
         size = size // 2
         yield _Change(
-            f"Put {size} example{'s' if size > 1 else ''} into memory at once instead of {now}; "
+            f"Put {size:,} token{'s' if size > 1 else ''} into memory at once instead of {now:,}; "
             "this takes a little longer and changes no result",
-            {"schedule": {**request.schedule, "micro_batch_size": size}},
-            _SLACK_RATIO * size / now,
+            {"schedule": {**request.schedule, "micro_batch_tokens": size}},
+        )
+
+
+def _computing_twice(request: EstimateRequest, plan: TrainPlan) -> Iterator[_Change]:
+    if not plan.schedule.recomputes:
+        yield _Change(
+            "Compute each layer twice and keep less in between (recomputes); this takes about a "
+            "third longer and changes no result",
+            {"schedule": {**request.schedule, "recomputes": True}},
         )
 
 

@@ -20,8 +20,8 @@ SCHEDULE = fields_of(Schedule.model_json_schema())
 LIMITS = fields_of(Limits.model_json_schema())
 SEED = next(field for field in fields_of(TrainPlan.model_json_schema()) if field.name == "seed")
 _PLACES = {"schedule": SCHEDULE, "limits": LIMITS}
-# They follow base and batch, so what they are if nobody says anything is in the plan alone.
-_DERIVED = ("learning_rate", "micro_batch_size")
+# They follow base and memory, so what they are if nobody says anything is in the plan alone.
+_DERIVED = ("learning_rate", "micro_batch_tokens")
 _PRECISIONS = {"fp32": "32 bits (fp32)", "bf16": "16 bits (bf16)", "nf4": "4 bits (nf4)"}
 _PRICE = Field(
     name="hourly_price", title="Price per hour",

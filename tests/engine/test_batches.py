@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.batches import IGNORED, collate, epoch_batches
-from engine.encode import encode_example
-from engine.language_model import LanguageModel
+from engine.batches import collate, epoch_batches, micro_batches
+from engine.encode import Encoded, encode_example
+from engine.language_model import FastPaths, LanguageModel
 from engine.loss import evaluate_loss, loss_sum
 from tests.engine.tiny import TEMPLATE, TICKETS, tiny_model
 
@@ -17,27 +17,71 @@ def language_model(tmp_path: Path) -> LanguageModel:
     return tiny_model(tmp_path, "gpt2")
 
 
-def test_answers_end_at_the_right_edge(language_model: LanguageModel) -> None:
+@pytest.mark.parametrize("packs", [True, False])
+def test_hidden_states_that_predict_an_answer_are_known(
+    language_model: LanguageModel, packs: bool
+) -> None:
+    language_model.paths = FastPaths(packs=packs, head_apart=packs)
     items = [encode_example(language_model, item, TEMPLATE) for item in TICKETS]
     batch = collate(items, language_model)
-    assert (batch.labels[:, -1] != IGNORED).all() and (batch.mask[:, -1] == 1).all()
-    assert batch.num_tokens == sum(len(item.ids) for item in items)
+    assert batch.is_packed is packs
+    assert batch.lengths == tuple(len(item.ids) for item in items)
+    assert batch.num_tokens == sum(batch.lengths)
     assert batch.num_supervised == sum(item.num_supervised for item in items)
-    assert batch.num_logits == max(item.num_supervised for item in items) + 1
-    for row, item in enumerate(items):
-        real = batch.mask[row] == 1
-        assert batch.ids[row][real].tolist() == list(item.ids)
-        assert batch.positions[row][real].tolist() == list(range(len(item.ids)))
+    ids, positions = batch.ids.flatten(), batch.positions.flatten()
+    assert torch.equal(batch.targets, ids[batch.predicting + 1])
+    assert torch.equal(positions[batch.predicting] + 1, positions[batch.predicting + 1])
+    width = batch.ids.shape[1]
+    starts = [sum(batch.lengths[:row]) if packs else row * width for row in range(len(items))]
+    for start, item in zip(starts, items, strict=True):
+        own = slice(start, start + len(item.ids))
+        assert ids[own].tolist() == list(item.ids)
+        assert positions[own].tolist() == list(range(len(item.ids)))
+    if not packs:
+        assert batch.mask.sum(1).tolist() == list(batch.lengths)
+        assert (batch.mask[:, 0] == 1).all(), "padded on the right"
 
 
+@pytest.mark.parametrize("packs", [True, False])
 def test_virtual_tokens_come_first_and_are_not_learned_from(
-    language_model: LanguageModel,
+    language_model: LanguageModel, packs: bool
 ) -> None:
     language_model.num_virtual_tokens = 3
+    language_model.paths = FastPaths(packs=packs)
     item = encode_example(language_model, TICKETS[0], TEMPLATE)
-    batch = collate([item], language_model)
-    assert batch.ids[0, :3].tolist() == language_model.virtual_token_ids == [320, 321, 322]
-    assert (batch.labels[0, :3] == IGNORED).all()
+    batch = collate([item, item], language_model)
+    assert batch.lengths == (len(item.ids) + 3,) * 2
+    rows = batch.ids.view(2, -1)
+    assert rows[1, :3].tolist() == language_model.virtual_token_ids == [320, 321, 322]
+    assert batch.num_supervised == 2 * item.num_supervised
+    assert batch.targets.max() < 320
+
+
+def test_a_first_token_is_predicted_by_a_soft_prompt_and_else_by_nothing(
+    language_model: LanguageModel,
+) -> None:
+    item = Encoded((5, 6), (True, True))
+    assert collate([item], language_model).targets.tolist() == [6]
+    language_model.num_virtual_tokens = 1
+    batch = collate([item, item], language_model)
+    assert batch.targets.tolist() == [5, 6, 5, 6] and batch.predicting.tolist() == [0, 1, 3, 4]
+
+
+@given(
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    budget=st.integers(1, 2000),
+    packed=st.booleans(),
+)
+def test_micro_batches_keep_to_their_budget(lengths: list[int], budget: int, packed: bool) -> None:
+    lengths.sort()
+    parts = micro_batches(lengths, budget, packed=packed)
+    assert [number for part in parts for number in part] == list(range(len(lengths)))
+    for part, later in zip(parts, [*parts[1:], None], strict=True):
+        own = [lengths[number] for number in part]
+        assert len(own) == 1 or (sum(own) if packed else len(own) * max(own)) <= budget
+        if later:
+            more = [*own, lengths[later.start]]
+            assert (sum(more) if packed else len(more) * max(more)) > budget, "cut too early"
 
 
 def test_padding_does_not_change_the_loss(language_model: LanguageModel) -> None:
@@ -45,13 +89,6 @@ def test_padding_does_not_change_the_loss(language_model: LanguageModel) -> None
     together = loss_sum(language_model, collate(items, language_model))
     alone = sum(loss_sum(language_model, collate([item], language_model)) for item in items)
     assert torch.allclose(together, alone, rtol=1e-5)
-    # the library's own way: all logits, shifted labels
-    batch = collate(items, language_model)
-    theirs = language_model.model(
-        input_ids=batch.ids, attention_mask=batch.mask, position_ids=batch.positions,
-        labels=batch.labels,
-    ).loss  # fmt: skip
-    assert torch.allclose(together / batch.num_supervised, theirs, rtol=1e-5)
 
 
 def test_evaluation_keeps_the_mode_and_counts_right_tokens(

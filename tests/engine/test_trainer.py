@@ -1,13 +1,27 @@
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import engine.trainer
 from engine.checkpoint_tensors import read_learned
-from engine.checkpoints import best_checkpoint
-from engine.events import Evaluated, Event, Failed, Finished, Saved, Started, Stepped, Stopped
+from engine.checkpoints import best_checkpoint, newest_checkpoint
+from engine.events import (
+    Evaluated,
+    Event,
+    Failed,
+    Finished,
+    Noticed,
+    Saved,
+    Started,
+    Stepped,
+    Stopped,
+)
+from engine.language_model import FastPaths, LanguageModel
 from engine.method import trainable
 from engine.plan import Limits
 from engine.trainer import Training, train
@@ -81,8 +95,8 @@ def test_resumed_ends_with_the_same_bits(
 
 def test_micro_batches_add_up_exactly(tmp_path: Path) -> None:
     found = []
-    for size in (3, 1):
-        schedule = SCHEDULE.model_copy(update={"micro_batch_size": size})
+    for size in (4096, 1):
+        schedule = SCHEDULE.model_copy(update={"micro_batch_tokens": size})
         task = training(tmp_path, f"micro{size}", "full", schedule=schedule)
         steps = [event for event in train(task) if isinstance(event, Stepped)]
         found.append([step.loss for step in steps])
@@ -108,7 +122,7 @@ def test_a_stop_at_any_instant_costs_no_bit(
 ) -> None:
     """Between steps, micro-batches and validation batches: wherever the trainer looks."""
     changes = {
-        "schedule": SCHEDULE.model_copy(update={"micro_batch_size": 1}),
+        "schedule": SCHEDULE.model_copy(update={"micro_batch_tokens": 1}),
         "limits": Limits(max_steps=4),
     }
     whole = training(tmp_path, "whole", **changes)
@@ -129,7 +143,7 @@ def test_a_stop_at_any_instant_costs_no_bit(
 
 def test_a_stop_during_an_evaluation_leaves_it_to_the_next_attempt(tmp_path: Path) -> None:
     """Three looks before the steps; the fifth is between two validation batches."""
-    schedule = SCHEDULE.model_copy(update={"micro_batch_size": 1})
+    schedule = SCHEDULE.model_copy(update={"micro_batch_tokens": 1})
     events = list(train(training(tmp_path, schedule=schedule), should_stop=at_call(5)))
     assert kinds(events) == [Started, Stepped, Stepped, Stepped, Saved, Stopped]
     assert events[-1] == Stopped(3, None) and not events[-2].is_best
@@ -152,7 +166,7 @@ def test_a_stop_during_the_last_evaluation_can_go_on_too(tmp_path: Path) -> None
 def test_a_short_step_is_ended_and_a_long_one_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    schedule = SCHEDULE.model_copy(update={"micro_batch_size": 1})
+    schedule = SCHEDULE.model_copy(update={"micro_batch_tokens": 1})
     looks = []
     task = training(tmp_path, schedule=schedule, limits=Limits(max_steps=2))
     list(train(task, should_stop=lambda: bool(looks.append(1))))
@@ -208,6 +222,119 @@ def test_stops_early_when_validation_stops_falling(tmp_path: Path) -> None:
     assert isinstance(events[-1], Finished)
     assert "no better validation loss in 1 evaluations" in events[-1].reason
     assert events[-1].step < events[0].total_steps
+
+
+def without_room_for(monkeypatch: pytest.MonkeyPatch, most_tokens: int) -> None:
+    """Whatever is larger than that does not fit into memory, in a step or an evaluation."""
+
+    def checked(whole: Callable[..., Any]) -> Callable[..., Any]:
+        def run(language_model: LanguageModel, batches: Any, **others: Any) -> Any:
+            several = batches if isinstance(batches, list) else [batches]
+            if max(batch.ids.numel() for batch in several) > most_tokens:
+                raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")
+            return whole(language_model, batches, **others)
+
+        return run
+
+    for name in ("loss_sum", "evaluate_loss"):
+        monkeypatch.setattr(engine.trainer, name, checked(getattr(engine.trainer, name)))
+
+
+@fault(13, "A batch does not fit into memory", "Split and told; same effective batch, same loss")
+def test_a_batch_that_does_not_fit_is_split_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = list(train(training(tmp_path, "plain", "full")))
+    with monkeypatch.context() as patched:
+        without_room_for(patched, 60)
+        whole = training(tmp_path, "whole", "full")
+        events = list(train(whole))
+        list(train(training(tmp_path, "cut", "full"), pause_at_step=5))
+        again = training(tmp_path, "cut", "full")
+        list(train(again))
+    told = [event.words for event in events if isinstance(event, Noticed)]
+    assert told and all("Memory ran out: from here on" in words for words in told)
+    assert len(told) < 4, "what did not fit once is not tried again"
+    assert [step for step, _ in losses(events)] == [step for step, _ in losses(plain)]
+    assert [loss for _, loss in losses(events)] == pytest.approx(
+        [loss for _, loss in losses(plain)], rel=1e-4
+    )
+    assert digest(again) == digest(whole), "a resumed run goes on with as many at once"
+
+
+def test_an_example_that_does_not_fit_alone_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_room_for(monkeypatch, 5)
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        list(train(training(tmp_path)))
+
+
+def spoiled(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """Some losses of steps are no number, although the weights are fine."""
+    numbers, whole = iter(range(1, 1000)), engine.trainer.loss_sum
+
+    def loss_sum(*arguments: Any) -> torch.Tensor:
+        return whole(*arguments) * (math.inf if next(numbers) in calls else 1.0)
+
+    monkeypatch.setattr(engine.trainer, "loss_sum", loss_sum)
+
+
+@fault(14, "A step's loss is no number, the weights are fine", "Left out and told; the run goes on")
+def test_a_step_without_a_number_is_left_out_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoiled(monkeypatch, 2, 5)
+    task = training(tmp_path)
+    events = list(train(task))
+    told = [event.words for event in events if isinstance(event, Noticed)]
+    assert told == [
+        f"Step {step} was left out, because its loss or gradient was no number ({so_far} of at "
+        "most 3)" for step, so_far in ((2, 1), (5, 2))
+    ]  # fmt: skip
+    assert [event.step for event in events if isinstance(event, Stepped)] == [
+        1, 3, 4, 6, 7, 8, 9, 10, 11, 12,
+    ]  # fmt: skip
+    assert isinstance(events[-1], Finished) and math.isfinite(events[-1].best_loss)
+    assert newest_checkpoint(task.checkpoints)[0].state.steps_left_out == 2
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_too_many_steps_without_a_number_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    spoiled(monkeypatch, 2, 4)
+    events = list(train(training(tmp_path, limits=Limits(most_steps_left_out=most))))
+    assert isinstance(events[-1], Failed) and f"step {2 + 2 * most}" in events[-1].what
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "qlora", "prompt_tuning"])
+def test_layers_computed_twice_learn_the_same(tmp_path: Path, method: str) -> None:
+    plain = training(tmp_path, "plain", method)
+    list(train(plain))
+    schedule = plain.schedule.model_copy(update={"recomputes": True})
+    twice = training(tmp_path, "twice", method, schedule=schedule)
+    list(train(twice))
+    assert digest(twice) == digest(plain)
+
+
+def test_what_was_not_proven_is_told_at_the_start(tmp_path: Path) -> None:
+    task = training(tmp_path, "padded", "full")
+    assert task.language_model.paths.packs and task.language_model.paths.notices == ()
+    task.language_model.paths = FastPaths(notices=("packing is off",))
+    events = list(train(task))
+    assert events[0].notices == ("packing is off",)
+    packed = list(train(training(tmp_path, "packed", "full")))
+    assert [loss for _, loss in losses(events)] == pytest.approx(
+        [loss for _, loss in losses(packed)], rel=1e-4
+    )
+
+
+def test_rows_without_anything_to_learn_are_refused_before_the_start(tmp_path: Path) -> None:
+    task = training(tmp_path)
+    silent = [replace(item, supervised=(False,) * len(item.ids)) for item in task.train]
+    with pytest.raises(PlanError, match="No row has a token for the loss to see"):
+        next(train(replace(task, train=silent)))
 
 
 @fault(14, "The loss is no longer a number", "Failed with advice; never saved as best")

@@ -19,9 +19,7 @@ from engine.plan import Limits, Schedule
 from engine.trainer import Training, train
 from tests.engine.tiny import TEMPLATE, TICKETS
 
-SCHEDULE = Schedule(
-    learning_rate=5e-3, epochs=4, batch_size=3, micro_batch_size=3, evaluations_per_epoch=1
-)
+SCHEDULE = Schedule(learning_rate=5e-3, epochs=4, batch_size=3, evaluations_per_epoch=1)
 
 
 def tiny_training(

@@ -57,7 +57,7 @@ def dataset_for(folder: Path, task: str) -> Dataset:
 
 def tiny_plan(base: Path, dataset: Dataset, method: str, precision: str | None = None) -> TrainPlan:
     spec = get_method(method)
-    faster = {"learning_rate": 2e-2, "epochs": 8, "batch_size": 4, "micro_batch_size": 4}
+    faster = {"learning_rate": 2e-2, "epochs": 8, "batch_size": 4}
     return TrainPlan(
         base=BaseChoice(id=str(base), precision=precision or spec.precisions[0]),
         dataset_id=dataset.id,

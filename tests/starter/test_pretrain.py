@@ -12,7 +12,7 @@ from starter.recipe import Recipe, read_recipe
 from tests.starter.tiny_data import write_tiny_data
 
 SCHEDULE = {
-    "learning_rate": 0.02, "shape": "constant", "batch_size": 2, "micro_batch_size": 2,
+    "learning_rate": 0.02, "shape": "constant", "batch_size": 2,
     "evaluations_per_epoch": 4, "patience": 1000, "epochs": 1,
 }  # fmt: skip
 MIX = {"tinystories": 0.6, "questions": 0.1, "episodes": 0.3}

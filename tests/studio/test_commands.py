@@ -51,13 +51,13 @@ def test_only_what_differs_is_written() -> None:
     changed = choices(
         base="org/name", revision="main", method="lora", precision="bf16", seed=3,
         options={"rank": 4, "alpha": 16, "targets": ["q_proj", "v_proj"]},
-        schedule={"epochs": 2, "learning_rate": 2e-4, "micro_batch_size": 16},
+        schedule={"epochs": 2, "learning_rate": 2e-4, "micro_batch_tokens": 16},
         limits={"too_long": "cut"},
     )  # fmt: skip
     assert words(plan_command(changed, DESCRIBED)) == [
         "plan", "--base", "org/name", "--revision", "main", "--precision", "bf16", "--seed", "3",
         "--option", "rank=4", "--option", "targets=q_proj,v_proj", "--option", "epochs=2",
-        "--option", "learning_rate=0.0002", "--option", "micro_batch_size=16",
+        "--option", "learning_rate=0.0002", "--option", "micro_batch_tokens=16",
         "--option", "too_long=cut", "ds-1",
     ]  # fmt: skip
 

@@ -55,7 +55,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
         dataset_id="ds-tickets",
         dataset_sha256=dataset.sha256,
         method=MethodChoice(name="lora", options={"rank": 4}),
-        schedule=Schedule(learning_rate=0.01, epochs=1, batch_size=4, micro_batch_size=4),
+        schedule=Schedule(learning_rate=0.01, epochs=1, batch_size=4),
     )
     run = work(home, Queue(home).submit(TrainRequest(plan=plan)))
     assert run.status().state == "finished", run.status()

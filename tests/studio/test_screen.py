@@ -24,8 +24,8 @@ def run(error: BaseException, *arguments: str) -> tuple[int, str]:
     [
         (DataError("What", where="row 3", fix="Mend it"), 1, "What (row 3). Mend it."),
         (MemoryError(), 1, "memory of this machine is used up"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "micro_batch_size"),
-        (RuntimeError("CUDA out of memory. Tried"), 1, "micro_batch_size"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "micro_batch_tokens"),
+        (RuntimeError("CUDA out of memory. Tried"), 1, "micro_batch_tokens"),
         (KeyboardInterrupt(), 130, "Stopped"),
         (ValueError("odd"), 70, "did not foresee (ValueError)"),
     ],

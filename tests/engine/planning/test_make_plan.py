@@ -56,7 +56,7 @@ def test_a_plan_pins_what_it_depends_on_and_can_run(
     assert made.base.precision == "fp32"
     assert made.dataset_sha256 == read_dataset(data).sha256
     assert made.schedule.learning_rate == 5e-3  # LoRA's own, for a width of 32, capped
-    assert made.schedule.batch_size == made.schedule.micro_batch_size == 4
+    assert made.schedule.batch_size == 4
     assert made.method.options["targets"] == ["all-linear"]
     assert cost.fits and cost.num_examples == 8 and cost.num_steps == 2
     (tmp_path / "plan.yaml").write_text(write_plan(made))
@@ -86,14 +86,14 @@ def test_text_from_a_command_line_is_understood(places: tuple[Path, Path]) -> No
     made, _ = plan(
         places,
         options=options,
-        schedule_changes={"learning_rate": "2e-4", "micro_batch_size": "2"},
+        schedule_changes={"learning_rate": "2e-4", "micro_batch_tokens": "2"},
         limits_changes={"max_steps": "3", "too_long": "cut"},
         seed="7",
     )
     assert made.method.options == {
         "rank": 4, "alpha": 8.0, "dropout": 0.1, "targets": ["q_proj", "v_proj"]
     }  # fmt: skip
-    assert made.schedule.learning_rate == 2e-4 and made.schedule.micro_batch_size == 2
+    assert made.schedule.learning_rate == 2e-4 and made.schedule.micro_batch_tokens == 2
     assert made.limits.max_steps == 3 and made.seed == 7
 
 

@@ -103,7 +103,7 @@ def test_many_rows_bring_full_tuning_forward(places: tuple[Path, Path], ground: 
 def test_what_does_not_fit_goes_to_the_end_with_what_would_help(places: tuple[Path, Path]) -> None:
     starter = remembered_ground(places[0], "starter")
     long = Ground(**{**vars(starter), "train": (ItemLength(200, 4, 4),) * 64})
-    chosen = request(places)
+    chosen = request(places).model_copy(update={"schedule": {"micro_batch_tokens": 4096}})
     peaks = {row.name: row.peak_memory_bytes for row in method_rows(long, chosen, HARDWARE)}
     assert peaks["qlora"] < peaks["lora"]
     rows = method_rows(long, chosen, with_free(peaks["lora"] - 1))
@@ -111,7 +111,7 @@ def test_what_does_not_fit_goes_to_the_end_with_what_would_help(places: tuple[Pa
     assert rows[0].recommended_because.endswith("LoRA would come first, but does not fit.")
     lora = next(row for row in rows if row.name == "lora")
     assert not lora.fits and lora.blockers and lora.peak_memory_bytes == peaks["lora"]
-    assert lora.remedies[0].changes == {"schedule": {"micro_batch_size": 8}}
+    assert lora.remedies[0].changes == {"schedule": {"micro_batch_tokens": 2048}}
     assert all(row.fits >= later.fits for row, later in pairwise(rows))
     nothing = method_rows(long, chosen, with_free(1000))
     assert not any(row.fits or row.recommended_because or row.remedies for row in nothing)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.base_model import load_reader, locate_base
-from engine.batches import IGNORED, collate
+from engine.batches import collate
 from engine.encode import encode_example
 from engine.language_model import LanguageModel
 from engine.planning.cost import ItemLength
@@ -48,8 +48,8 @@ def test_preview_and_batch_agree_on_every_token(tmp_path: Path) -> None:
     for item, example in zip(preview(reader, TICKETS, TEMPLATE, 8), TICKETS, strict=True):
         batch = collate([encode_example(reader, example, TEMPLATE)], on_cpu)
         assert [piece.id for piece in item.pieces] == batch.ids[0].tolist()
-        seen = [piece.supervised for piece in item.pieces]
-        assert seen == (batch.labels[0] != IGNORED).tolist()
+        seen = [place for place, piece in enumerate(item.pieces) if piece.supervised]
+        assert seen == (batch.predicting + 1).tolist()
 
 
 def test_through_a_chat_template_the_template_s_marks_are_shown(

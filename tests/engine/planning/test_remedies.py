@@ -53,25 +53,47 @@ def with_free(bytes_: float) -> Hardware:
 
 
 def test_every_remedy_fits_when_it_is_applied(places: tuple[Path, Path], ground: Ground) -> None:
-    # Room for eight rows at once, not for sixteen.
-    need = peak(ground, places, method="full", schedule={"micro_batch_size": 8})
-    assert need < peak(ground, places, method="full")
+    # Room for 128 tokens at once, not for the sixteen rows that somebody insists on.
+    need = peak(ground, places, method="full", schedule={"micro_batch_tokens": 128})
+    chosen = {"epochs": "2", "micro_batch_tokens": 4096}
+    assert need < peak(ground, places, method="full", schedule=chosen)
     hardware = with_free(need)
-    request, proposed = found(ground, places, hardware, method="full", schedule={"epochs": "2"})
+    request, proposed = found(ground, places, hardware, method="full", schedule=chosen)
     assert proposed
     for remedy in proposed:
         changed = EstimateRequest.model_validate({**dict(request), **remedy.changes})
         assert plan_on(ground, changed, hardware)[1].fits, remedy
         assert remedy.words.endswith(".") and remedy.words[0].isupper()
     batch = proposed[0]
-    assert batch.words.startswith("Put 8 examples into memory at once instead of 16")
-    assert batch.changes == {"schedule": {"epochs": "2", "micro_batch_size": 8}}
+    assert batch.words.startswith("Put 128 tokens into memory at once instead of 4,096")
+    assert batch.changes == {"schedule": {"epochs": "2", "micro_batch_tokens": 128}}
+
+
+def test_a_plan_puts_as_much_into_memory_as_fits_by_itself(
+    places: tuple[Path, Path], ground: Ground
+) -> None:
+    need = peak(ground, places, method="full", schedule={"micro_batch_tokens": 128})
+    request = EstimateRequest(dataset_folder=places[0], base=str(places[1]), method="full")
+    plan, cost = plan_on(ground, request, with_free(need))
+    assert cost.fits and plan.schedule.micro_batch_tokens == 128
+    assert plan_on(ground, request, HARDWARE)[0].schedule.micro_batch_tokens == 4096
+
+
+def test_computing_twice_is_proposed_where_one_example_is_too_much(
+    places: tuple[Path, Path], ground: Ground
+) -> None:
+    schedule = {"recomputes": True}
+    need = peak(ground, places, schedule={"micro_batch_tokens": 1, **schedule})
+    hardware = with_free(need)
+    _, proposed = found(ground, places, hardware)
+    assert proposed[0].changes == {"schedule": schedule}
+    assert proposed[0].words.startswith("Compute each layer twice and keep less")
 
 
 def test_a_shorter_limit_says_how_many_rows_are_lost(
     places: tuple[Path, Path], ground: Ground
 ) -> None:
-    schedule = {"micro_batch_size": 1}
+    schedule = {"micro_batch_tokens": 1, "recomputes": True}
     hardware = with_free(peak(ground, places, schedule=schedule) - 1)
     request, proposed = found(ground, places, hardware, schedule=schedule)
     shorter = next(remedy for remedy in proposed if "limits" in remedy.changes)
@@ -80,7 +102,7 @@ def test_a_shorter_limit_says_how_many_rows_are_lost(
     assert sum(item.num_tokens > limit for item in ground.train) == 2
     changed = EstimateRequest.model_validate({**dict(request), **shorter.changes})
     assert plan_on(ground, changed, hardware)[1].num_examples == 38
-    assert not any("micro_batch_size" in remedy.words for remedy in proposed)
+    assert not any("tokens into memory" in remedy.words for remedy in proposed)
 
 
 def test_too_long_examples_may_be_left_out_instead_of_stopping(
@@ -95,7 +117,7 @@ def test_too_long_examples_may_be_left_out_instead_of_stopping(
 def test_another_method_and_precision_are_proposed(
     places: tuple[Path, Path], ground: Ground
 ) -> None:
-    choices = {"method": "full", "schedule": {"micro_batch_size": 1, "learning_rate": 1e-5}}
+    choices = {"method": "full", "schedule": {"micro_batch_tokens": 1, "learning_rate": 1e-5}}
     hardware = with_free(peak(ground, places, **choices) - 1)
     _, proposed = found(ground, places, hardware, **choices)
     methods = [remedy.changes["method"] for remedy in proposed if "method" in remedy.changes]
@@ -103,7 +125,7 @@ def test_another_method_and_precision_are_proposed(
     lora = next(remedy for remedy in proposed if remedy.changes.get("method") == "lora")
     assert lora.words == "Train with LoRA instead of Full fine-tuning."
     # The learning rate was meant for the other method.
-    assert lora.changes["schedule"] == {"micro_batch_size": 1} and lora.changes["options"] == {}
+    assert lora.changes["schedule"] == {"micro_batch_tokens": 1} and lora.changes["options"] == {}
     held = next(remedy for remedy in proposed if "precision" in remedy.changes)
     assert held.changes == {"precision": "bf16"} and "16 bits" in held.words
 

@@ -77,7 +77,12 @@ def plan_of(home: Home, **schedule: object) -> TrainPlan:
 def long_plan(home: Home) -> TrainPlan:
     """A run that does not end by itself while a test looks at it."""
     return plan_of(
-        home, epochs=1000, patience=1000, batch_size=1, micro_batch_size=1, evaluations_per_epoch=1
+        home,
+        epochs=1000,
+        patience=1000,
+        batch_size=1,
+        micro_batch_tokens=1,
+        evaluations_per_epoch=1,
     )
 
 

@@ -307,7 +307,7 @@ def test_the_system_ending_a_worker_for_memory_is_told_apart(
     ask_to_stop(job.status().process, force=True)
     status = wait_until_over(home, job)
     assert status.state == "failed" and "estimated to need 1.0 GB" in status.what
-    assert "micro_batch_size" in status.fix
+    assert "micro_batch_tokens" in status.fix
     Queue(home).advance()
     monkeypatch.undo()
     assert job.status().what == status.what, "found once, it stays the reason"

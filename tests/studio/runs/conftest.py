@@ -20,7 +20,7 @@ from tests.engine.tiny import TEMPLATE, TICKETS, save_tiny, ticket
 
 # So fast that the best weights are not the last ones.
 SCHEDULE = Schedule(
-    learning_rate=0.05, epochs=5, batch_size=3, micro_batch_size=3, evaluations_per_epoch=1,
+    learning_rate=0.05, epochs=5, batch_size=3, evaluations_per_epoch=1,
     patience=100, shape="constant",
 )  # fmt: skip
 PAUSE_STEP = 11  # an evaluation was two steps before

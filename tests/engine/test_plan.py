@@ -1,0 +1,11 @@
+import pytest
+from pydantic import ValidationError
+
+from engine.plan import Schedule
+
+
+def test_plans_that_counted_examples_at_once_are_still_read() -> None:
+    old = {"learning_rate": 1e-3, "batch_size": 8, "micro_batch_size": 4}
+    assert Schedule.model_validate(old) == Schedule(learning_rate=1e-3, batch_size=8)
+    with pytest.raises(ValidationError, match="micro_batch_size"):
+        Schedule.model_validate({**old, "micro_batch_tokens": 512})
