@@ -18,7 +18,7 @@ from tests.studio.jobs.running import (
     plan_of,
     prepare_home,
     start,
-    wait_until_over,
+    working_here,
 )
 
 
@@ -109,8 +109,8 @@ def test_a_finished_run_opens_compare_and_another_plan_makes_it_stale(home: Home
     plan = plan_of(home, epochs=0.2)
     path = home.place("plan") / "plan-20260101-000000-000aaaa.yaml"
     path.write_text(write_plan(plan))
-    job = start(home, plan)
-    wait_until_over(home, job)
+    with working_here():
+        job = start(home, plan)
     project = projects.change(
         projects.new("tickets").id, upload=home.find("upload", "latest").name,
         dataset=home.find("dataset", "latest").name, plan=path.stem, runs=[job.id], run=job.id,

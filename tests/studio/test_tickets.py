@@ -56,7 +56,7 @@ def _home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_sample_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:
     read_upload(TICKETS, tmp_path / "up-1")
     found = []
-    for seed in range(5):
+    for seed in range(3):
         recipe = propose_recipe(load_upload(tmp_path / "up-1"), seed=seed)
         dataset = prepare(tmp_path / "up-1", recipe, tmp_path / "datasets")
         parts = [read_split(tmp_path / "datasets" / dataset.id, split)
@@ -65,7 +65,7 @@ def test_the_sample_is_neither_trivial_nor_hopeless(tmp_path: Path) -> None:
         answers = model.predict(parts[2])
         expected = [(example.label or "",) for example in parts[2]]
         found.append(score("accuracy", answers, expected).value)
-    assert 65 <= sum(found) / 5 <= 90, found
+    assert 65 <= sum(found) / 3 <= 90, found
 
 
 def test_the_base_against_itself_is_never_better(home: Path) -> None:
@@ -87,5 +87,5 @@ def test_a_model_trained_on_shuffled_labels_is_never_better(tmp_path: Path, home
         csv.writer(file).writerows([("text", "team", "split"), *rows])
     run_json("upload", tmp_path / "shuffled.csv")
     run_json("prepare", "--split", "split")
-    comparison = compared("epochs=3")
+    comparison = compared("epochs=1")
     assert comparison.outcome != "better", comparison.primary

@@ -17,7 +17,15 @@ from studio.home import Home
 from studio.jobs.queue import Queue
 from studio.jobs.requests import TrainRequest
 from studio.verbs import app
-from tests.studio.jobs.running import has, long_plan, plan_of, start, wait_for, wait_until_over
+from tests.studio.jobs.running import (
+    has,
+    long_plan,
+    plan_of,
+    start,
+    wait_for,
+    wait_until_over,
+    working_here,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -120,8 +128,8 @@ def test_a_home_that_may_only_be_read_is_still_shown(home: Home) -> None:
 
 
 def test_predict_never_overwrites_its_table(home: Home, tmp_path: Path) -> None:
-    job = start(home, plan_of(home))
-    assert wait_until_over(home, job).state == "finished"
+    with working_here():
+        assert start(home, plan_of(home)).status().state == "finished"
     table = tmp_path / "one.csv"
     table.write_text("text\nhello\n")
     result = CliRunner().invoke(app, ["predict", str(table), "--to", str(table)])

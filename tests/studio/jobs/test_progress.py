@@ -33,18 +33,18 @@ from engine.liveness import this_process
 from studio.home import Home
 from studio.jobs.progress import read_progress
 from studio.jobs.queue import Queue
-from studio.jobs.requests import FetchRequest, TrainRequest
+from studio.jobs.requests import FetchRequest
 from studio.verbs import app
 from templates.errors import RunError
 from tests.engine.tiny import save_tiny
 from tests.studio.jobs.running import (
-    end_workers,
     has,
     long_plan,
     plan_of,
     start,
     wait_for,
     wait_until_over,
+    working_here,
 )
 
 ANSWERS = (Sample("where is it", "shipping", "billing", (3,)),)
@@ -255,14 +255,14 @@ def test_an_hour_costs_no_more_than_a_minute(empty: Home, monkeypatch: pytest.Mo
 def test_a_real_run_with_samples_and_epochs(home: Home) -> None:
     queue = Queue(home)
     job = start(home, plan_of(home))
-    behind = queue.submit(TrainRequest(plan=plan_of(home), num_samples=0))
     wait_for(job, has(Sampled))
     assert wait_until_over(home, job).state == "finished"
     found = read_progress(queue, job)
     assert found.epoch == 2.0 and found.best_step and found.validation_loss
     assert len(found.samples) == 3 and len({one.expected for one in found.samples}) > 1
     assert not math.isclose(found.elapsed_seconds, 0)
-    assert wait_until_over(home, behind).state == "finished"
+    with working_here():
+        behind = start(home, plan_of(home), num_samples=0)
     silent = read_progress(queue, behind)
     assert silent.samples == () and silent.sampled_step is None
     assert dataclasses.replace(silent, elapsed_seconds=0).validation_loss == found.validation_loss
@@ -292,18 +292,16 @@ def test_a_run_whose_examples_cannot_be_answered_trains_all_the_same(
     table = tmp_path / "table.csv"
     table.write_text("text,label\n" + "".join(rows))
     task = ("--task", "classification", "--input", "text", "--label", "label")
-    for arguments in (
-        ("upload", table),
-        ("prepare", "--base", base, *task),
-        ("plan", "--base", base, "-o", "rank=4", "-o", "epochs=1", "-o", "too_long=drop"),
-    ):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        assert result.exit_code == 0, result.stderr
-    queue, job = Queue(home), start(home, plan_of(home))
-    try:
-        assert wait_until_over(home, job).state == "finished"
-    finally:
-        end_workers(home)
+    with working_here():
+        for arguments in (
+            ("upload", table),
+            ("prepare", "--base", base, *task),
+            ("plan", "--base", base, "-o", "rank=4", "-o", "epochs=1", "-o", "too_long=drop"),
+        ):
+            result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+            assert result.exit_code == 0, result.stderr
+        queue, job = Queue(home), start(home, plan_of(home))
+    assert job.status().state == "finished"
     found = read_progress(queue, job)
     assert found.samples == () and found.validation_loss
     assert any("No answers are shown during training" in words for words in found.notices)
