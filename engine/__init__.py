@@ -21,6 +21,7 @@ In the order in which things happen:
     loss.py             cross-entropy on supervised tokens
     schedules.py        learning rate over the run
     events.py           what a run reports
+    answering/          text and label scores from a model, fast
     sampling.py         what the model in training answers to a few examples
     trainer.py          the loop, a generator of events
     checkpoints.py      found, verified and pruned, without torch

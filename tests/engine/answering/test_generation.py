@@ -3,31 +3,18 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig
 
-from engine.comparing.decoding import generate, score_labels
+from engine.answering.generation import generate
+from engine.answering.label_scores import score_labels
 from engine.language_model import LanguageModel
 from templates.errors import RunError
-from tests.engine.tiny import ARCHITECTURES, CONTEXT, VOCABULARY_SIZE, tiny_model, tiny_tokenizer
+from tests.engine.answering.families import sliding_model
+from tests.engine.tiny import ARCHITECTURES, CONTEXT, VOCABULARY_SIZE, tiny_model
 
 NUM_VIRTUAL = 5
 CONTEXT_TEXT = "the invoice is wrong\n\n###\n\n billing END\n\n"
 PROMPTS = ["where is the parcel\n\n###\n\n", "money\n\n###\n\n", "a kettle, a kettle: the kettle!"]
 LABELS = [" billing END", " shipping END", " x", " returns END", "!"]
-
-
-def sliding_model() -> LanguageModel:
-    config = MistralConfig(
-        vocab_size=VOCABULARY_SIZE, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT,
-        sliding_window=7, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(3)
-    return LanguageModel(model, tiny_tokenizer())
 
 
 def with_virtual_tokens(language_model: LanguageModel) -> LanguageModel:
@@ -114,7 +101,7 @@ def test_equal_to_generate_of_transformers(language_model):
 def test_many_labels_are_scored_in_groups(language_model, monkeypatch):
     prompts, labels = encoded(language_model, PROMPTS), encoded(language_model, LABELS)
     at_once = score_labels(language_model, [], prompts, labels)
-    monkeypatch.setattr("engine.comparing.decoding._MOST_LOGITS", 1)
+    monkeypatch.setattr("engine.answering.label_scores._MOST_LOGITS", 1)
     np.testing.assert_allclose(
         score_labels(language_model, [], prompts, labels), at_once, atol=1e-4
     )
@@ -175,14 +162,15 @@ def test_the_model_comes_back_in_the_mode_it_was_in(language_model):
 
 
 def test_only_needed_logits_are_computed(language_model, monkeypatch):
-    asked = []
+    computed = []
     forward = language_model.model.forward
 
     def spy(*args, **kwargs):
-        asked.append(kwargs["logits_to_keep"])
-        return forward(*args, **kwargs)
+        output = forward(*args, **kwargs)
+        computed.append(output.logits.shape[:2].numel())
+        return output
 
     monkeypatch.setattr(language_model.model, "forward", spy)
     score_labels(language_model, [5, 6, 7], [[5, 6, 7, 8], [9, 9]], [[1, 2, 3]])
-    # Context, prompts, the label but its last token; sliding windows take the rows apart.
-    assert asked[:3] == [1, 1, 2] and max(asked) == 2
+    # The first look at the model, context, prompts, the label but its last token for each row.
+    assert computed == [1, 1, 2, 4]
