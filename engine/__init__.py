@@ -22,6 +22,7 @@ In the order in which things happen:
     packing.py          which fast paths are right for a model: tried out when it is loaded
     schedules.py        learning rate over the run
     events.py           what a run reports
+    answering/          text and label scores from a model, fast
     sampling.py         what the model in training answers to a few examples
     trainer.py          the loop, a generator of events
     checkpoints.py      found, verified and pruned, without torch

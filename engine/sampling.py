@@ -8,12 +8,13 @@ would take more than a twentieth of the time, or fill the file of events.
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from engine.comparing.decoding import generate_pieces
+from engine.answering.generation import stream
+from engine.answering.reading import check_room
 from engine.comparing.prompting import Prompts, Question, answers_to, build_prompts
-from engine.comparing.reading import check_room
 from engine.events import Sample, Sampled
 from engine.language_model import LanguageModel
 from templates.dataset import read_dataset, read_split
@@ -54,7 +55,8 @@ class Sampler:
         most_tokens = min(_MOST_NEW_TOKENS, language_model.context_tokens // 2)
         self._question = Question(template, tuple(labels), most_tokens)
         self._most_bytes = _MOST_BYTES // (3 * max(1, len(examples)))
-        self._asked = [(self._shown(example), self._prompts(example)) for example in examples]
+        self._shown = [self._without_answer(example) for example in examples]
+        self._prompts = self._build_prompts(examples) if examples else None
         self._num_rounds, self._next_at = 0, 0.0
 
     def sample(self, step: int, should_stop: Callable[[], bool]) -> Iterator[Sampled]:
@@ -62,21 +64,21 @@ class Sampler:
 
         Args:
             step: the one that was taken last.
-            should_stop: asked before every example and every token; True gives the round up.
+            should_stop: asked before the round and at every token; True gives the round up.
 
         Yields:
             One round, or nothing.
         """
         before = time.monotonic()
-        if not self._asked or before < self._next_at:
+        if self._prompts is None or before < self._next_at or should_stop():
             return
-        samples = []
-        for shown, prompts in self._asked:
-            answer = None if should_stop() else self._answer(prompts, should_stop)
-            if answer is None:
-                return
-            answer = _shortened(answer, self._most_bytes)
-            samples.append(Sample(shown.prompt, shown.expected, answer, shown.source_rows))
+        answers = self._answer(self._prompts, should_stop)
+        if answers is None:
+            return
+        samples = [
+            replace(shown, answer=_shortened(answer, self._most_bytes))
+            for shown, answer in zip(self._shown, answers, strict=True)
+        ]
         now = time.monotonic()
         self._num_rounds += 1
         self._next_at = now + self._pause_seconds(now - before)
@@ -87,30 +89,29 @@ class Sampler:
         pause = 0.0 if cheap else seconds / _LARGEST_SHARE - seconds
         return pause if self._num_rounds < _ROUNDS_IN_A_ROW else max(pause, _SECONDS_BETWEEN_ROUNDS)
 
-    def _answer(self, prompts: Prompts, should_stop: Callable[[], bool]) -> str | None:
+    def _answer(self, prompts: Prompts, should_stop: Callable[[], bool]) -> list[str] | None:
         if self._question.labels:
-            [label] = answers_to(self._language_model, prompts, self._question)
-            return label
-        text = ""
-        for piece in generate_pieces(
+            return answers_to(self._language_model, prompts, self._question)
+        answers = [""] * len(prompts.prompt_ids)
+        for number, text in stream(
             self._language_model,
             prompts.context_ids,
-            prompts.prompt_ids[0],
+            prompts.prompt_ids,
             stop=prompts.stop,
             max_new_tokens=self._question.max_new_tokens,
         ):
             if should_stop():
                 return None
-            text += piece
-        return text
+            answers[number] += text
+        return answers
 
-    def _prompts(self, example: Example) -> Prompts:
-        prompts = build_prompts(self._language_model, [example], self._question)
+    def _build_prompts(self, examples: Sequence[Example]) -> Prompts:
+        prompts = build_prompts(self._language_model, examples, self._question)
         room = max((len(ids) for ids in prompts.label_ids), default=1)
         check_room(self._language_model, prompts.context_ids, prompts.prompt_ids, room)
         return prompts
 
-    def _shown(self, example: Example) -> Sample:
+    def _without_answer(self, example: Example) -> Sample:
         template = self._question.template
         turns = conversation(example, template)[:-1]
         alone = len(turns) == 1

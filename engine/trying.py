@@ -18,10 +18,11 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor, nn
 
+from engine.answering.generation import stream
+from engine.answering.label_scores import score_labels
 from engine.base_model import load_base
 from engine.checkpoint_tensors import read_learned
 from engine.checkpoints import Checkpoint, best_checkpoint
-from engine.comparing.decoding import generate_pieces, score_labels
 from engine.comparing.prompting import (
     Prompts,
     Question,
@@ -272,10 +273,10 @@ def _answer(
         yield Piece(arm=arm, text=answer)
     else:
         answer = ""
-        for text in generate_pieces(
+        for _, text in stream(
             model,
             prompts.context_ids,
-            prompts.prompt_ids[0],
+            prompts.prompt_ids,
             stop=prompts.stop,
             max_new_tokens=question.max_new_tokens,
         ):

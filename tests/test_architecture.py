@@ -46,7 +46,7 @@ TORCH_FREE = (
 )  # fmt: skip
 # Folders whose `__init__.py` is a sign that names every file.
 SIGNS = (
-    *ROOMS, "engine/planning", "engine/comparing", "engine/publishing",
+    *ROOMS, "engine/answering", "engine/planning", "engine/comparing", "engine/publishing",
     "studio/jobs", "studio/runs", "studio/work",
 )  # fmt: skip
 # The only files with imports inside functions: so that --help is instant, or a slow library waits.

@@ -6,8 +6,6 @@ arms.py             one way to answer after the other
 few_shot.py         the search for the best few-shot prompt, on validation rows
 demonstrations.py   which examples a prompt shows, and in which order
 prompting.py        the prompts of an arm as tokens; the same cutting for all
-decoding.py         greedy text, and the likeliest label
-reading.py          prompts behind a shared context: cache, mask, positions
 classical.py        the most frequent label; TF-IDF and logistic regression
 scoring.py          answers against what was expected
 metrics.py          accuracy, F1, exact match, chrF, BLEU, ROUGE-L

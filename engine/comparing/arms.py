@@ -4,9 +4,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.answering.reading import Progress
 from engine.comparing.classical import most_frequent_label, train_classical
 from engine.comparing.comparison import ArmKind, Search, Setting
-from engine.comparing.decoding import Progress
 from engine.comparing.few_shot import FewShotPrompt
 from engine.comparing.prompting import Question, answers_to, build_prompts
 from engine.comparing.scoring import score_answers

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import Field
 
+from engine.answering.reading import Progress
 from engine.comparing.arms import (
     AnsweredArm,
     classical_arm,
@@ -31,7 +32,6 @@ from engine.comparing.comparison import (
     Search,
     pairing_sentence,
 )
-from engine.comparing.decoding import Progress
 from engine.comparing.few_shot import search
 from engine.comparing.metrics import METRICS, MetricResult, metrics_for
 from engine.comparing.prompting import (

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.answering.reading import Progress
 from engine.comparing.comparison import Search, Trial
-from engine.comparing.decoding import Progress
 from engine.comparing.demonstrations import Candidate, candidates, demonstrations_for
 from engine.comparing.prompting import Question, answers_to, build_prompts
 from engine.comparing.scoring import score_answers

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from engine.comparing.decoding import Progress, generate, score_labels
+from engine.answering.choice import GREEDY, Choice
+from engine.answering.generation import generate
+from engine.answering.label_scores import score_labels
+from engine.answering.reading import Progress
 from engine.language_model import LanguageModel
 from templates.errors import PlanError
 from templates.example import Example
@@ -23,13 +26,15 @@ class Question:
         template: the wording.
         labels: all labels in a fixed order; empty for generating tasks.
         max_new_tokens: longest generated answer.
-        batch_size: prompts at once.
+        batch_size: most prompts at once.
+        choice: how the tokens of generated answers are chosen.
     """
 
     template: Template
     labels: tuple[str, ...]
     max_new_tokens: int
     batch_size: int = 32
+    choice: Choice = GREEDY
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def answers_to(
     *,
     progress: Progress | None = None,
 ) -> list[str]:
-    """Answer every prompt: the likeliest label, or greedy text.
+    """Answer every prompt: the likeliest label, or text.
 
     Args:
         language_model: the model.
@@ -171,6 +176,7 @@ def answers_to(
         stop=prompts.stop,
         max_new_tokens=question.max_new_tokens,
         batch_size=question.batch_size,
+        choice=question.choice,
         progress=progress,
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from engine.comparing.decoding import generate
+from engine.answering.generation import generate
 from engine.events import Stepped
 from starter.measuring.bench import Bench, Values
 from starter.measuring.texts import OPENINGS
@@ -116,7 +116,7 @@ def decode_values(bench: Bench, batch_size: int) -> Values:
     ]
     rows: list[int] = []
     hook = language_model.model.register_forward_hook(
-        lambda model, inputs, output: rows.append(output.logits.shape[0])
+        lambda model, inputs, output: rows.append(output.logits.shape[:2].numel())
     )
     try:
         begun = time.perf_counter()
@@ -131,7 +131,7 @@ def decode_values(bench: Bench, batch_size: int) -> Values:
         seconds = time.perf_counter() - begun
     finally:
         hook.remove()
-    num_tokens = sum(rows[1:])  # the first pass reads what all prompts share
+    num_tokens = sum(rows[2:])  # the first passes try the model, and read what all prompts share
     return {
         "tokens_per_second": num_tokens / seconds,
         "tokens": num_tokens,

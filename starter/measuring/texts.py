@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from engine.comparing.decoding import generate
+from engine.answering.generation import generate
 from starter.measuring.bench import Bench, Values
 from templates.files import sha256_of_bytes
 

@@ -63,6 +63,9 @@ class PredictRequest(Value):
     table_name: str = Field(description="What the person calls it; its ending tells the format.")
     form: Literal["jsonl", "csv"] = "jsonl"
     max_new_tokens: int = Field(default=0, ge=0, description="0: as it was measured.")
+    temperature: float = Field(default=0.0, ge=0, le=10, description="0: the likeliest token.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Fixes the draws of a temperature.")
+    beams: int = Field(default=1, ge=1, le=64, description="Answers followed at once.")
 
 
 class PublishRequest(Value):

@@ -25,6 +25,14 @@ def predict(
     max_new_tokens: Annotated[
         int, typer.Option(min=0, help="Longest answer; 0: as it was measured.")
     ] = 0,
+    temperature: Annotated[
+        float,
+        typer.Option(min=0, max=10, help="Draw free text; 0: the likeliest, as it was measured."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Fixes the draws.")] = 0,
+    beams: Annotated[
+        int, typer.Option(min=1, max=64, help="Follow this many texts for each row, give the best.")
+    ] = 1,
     json: Json = False,
 ) -> None:
     """Answer every row of a table with a tuned model."""
@@ -42,6 +50,12 @@ def predict(
             where=str(to.parent),
             fix="Make the folder, or name another file",
         )
+    if temperature and beams > 1:
+        raise DataError(
+            "Texts are drawn, or the best of several is looked for, not both",
+            where="--temperature and --beams",
+            fix="Give one of the two",
+        )
     home = Home()
     job = Job(home.find("train", run))
     require_finished(job)
@@ -55,6 +69,9 @@ def predict(
         table_name=table.name,
         form="csv" if to.suffix == ".csv" else "jsonl",
         max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        beams=beams,
     )
     folder = do(home, request, files={TABLE: table}).folder
     predicted = Predicted.model_validate_json((folder / PREDICTED).read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from data_prep.mapping import examples_for_prediction
 from data_prep.prepare import rewrite_new_rows
 from data_prep.table_file import read_table
+from engine.answering.choice import Choice
 from engine.comparing.prompting import (
     Question,
     answers_to,
@@ -50,6 +51,7 @@ def run(request: PredictRequest, context: Context) -> tuple[str, ...]:
         labels=dataset.labels if dataset.template.has_labels else (),
         max_new_tokens=request.max_new_tokens
         or longest_answer_tokens(model, train_rows, dataset.template),
+        choice=Choice(temperature=request.temperature, seed=request.seed, num_beams=request.beams),
     )
     prompts = build_prompts(model, examples, question)
     answers = answers_to(

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
+from engine.answering.generation import generate, stream
 from engine.base_model import load_base
-from engine.comparing.decoding import generate, generate_pieces
 from engine.comparing.prompting import Question, answers_to, build_prompts
 from engine.jobs import Job
 from engine.language_model import LanguageModel
@@ -74,8 +74,8 @@ def test_pieces_join_to_the_greedy_answer(tmp_path: Path, architecture: str) -> 
 
     def check(stop: str, most: int) -> str:
         [whole] = generate(model, [], [prompt], stop=stop, max_new_tokens=most)
-        pieces = generate_pieces(model, [], prompt, stop=stop, max_new_tokens=most)
-        assert "".join(pieces) == whole
+        pieces = stream(model, [], [prompt], stop=stop, max_new_tokens=most)
+        assert "".join(text for _, text in pieces) == whole
         return whole
 
     for words in ("the invoice", "é"):

@@ -146,6 +146,7 @@ BAD = [
     (("publish", "train-x"), "There is no run yet. Run train first"),
     (("predict", "table.csv", "--run", "train-x"), "There is no run yet. Run train first"),
     (("predict", "table.csv", "--to", "answers.exe"), "cannot be written as .exe"),
+    (("predict", "table.csv", "--temperature", "1", "--beams", "2"), "not both"),
 ]
 
 

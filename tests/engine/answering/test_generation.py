@@ -3,31 +3,21 @@ import copy
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig
 
-from engine.comparing.decoding import generate, score_labels
+from engine.answering.generation import generate, stream
+from engine.answering.label_scores import score_labels
+from engine.answering.opening import rows_at_once
 from engine.language_model import LanguageModel
+from engine.method import attach_method, parse_options, trainable
+from engine.methods import get_method
 from templates.errors import RunError
-from tests.engine.tiny import ARCHITECTURES, CONTEXT, VOCABULARY_SIZE, tiny_model, tiny_tokenizer
+from tests.engine.answering.families import sliding_model
+from tests.engine.tiny import ARCHITECTURES, CONTEXT, VOCABULARY_SIZE, tiny_model
 
 NUM_VIRTUAL = 5
 CONTEXT_TEXT = "the invoice is wrong\n\n###\n\n billing END\n\n"
 PROMPTS = ["where is the parcel\n\n###\n\n", "money\n\n###\n\n", "a kettle, a kettle: the kettle!"]
 LABELS = [" billing END", " shipping END", " x", " returns END", "!"]
-
-
-def sliding_model() -> LanguageModel:
-    config = MistralConfig(
-        vocab_size=VOCABULARY_SIZE, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT,
-        sliding_window=7, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            parameter.data.mul_(3)
-    return LanguageModel(model, tiny_tokenizer())
 
 
 def with_virtual_tokens(language_model: LanguageModel) -> LanguageModel:
@@ -114,7 +104,7 @@ def test_equal_to_generate_of_transformers(language_model):
 def test_many_labels_are_scored_in_groups(language_model, monkeypatch):
     prompts, labels = encoded(language_model, PROMPTS), encoded(language_model, LABELS)
     at_once = score_labels(language_model, [], prompts, labels)
-    monkeypatch.setattr("engine.comparing.decoding._MOST_LOGITS", 1)
+    monkeypatch.setattr("engine.answering.label_scores._MOST_LOGITS", 1)
     np.testing.assert_allclose(
         score_labels(language_model, [], prompts, labels), at_once, atol=1e-4
     )
@@ -175,14 +165,82 @@ def test_the_model_comes_back_in_the_mode_it_was_in(language_model):
 
 
 def test_only_needed_logits_are_computed(language_model, monkeypatch):
-    asked = []
+    computed = []
     forward = language_model.model.forward
 
     def spy(*args, **kwargs):
-        asked.append(kwargs["logits_to_keep"])
-        return forward(*args, **kwargs)
+        output = forward(*args, **kwargs)
+        computed.append(output.logits.shape[:2].numel())
+        return output
 
     monkeypatch.setattr(language_model.model, "forward", spy)
     score_labels(language_model, [5, 6, 7], [[5, 6, 7, 8], [9, 9]], [[1, 2, 3]])
-    # Context, prompts, the label but its last token; sliding windows take the rows apart.
-    assert asked[:3] == [1, 1, 2] and max(asked) == 2
+    # The first look at the model, context, prompts, the label but its last token for each row.
+    assert computed == [1, 1, 2, 4]
+
+
+def test_rows_that_end_make_room_for_those_that_wait(language_model, monkeypatch):
+    prompts = [[5 + row, 40 + row, 90 + row][: 1 + row % 3] for row in range(11)]
+    first = [plain_greedy(language_model, prompt, 8) for prompt in prompts]
+    ends = sorted({tokens[3] for tokens in first if len(tokens) > 3})[:2]
+    before = language_model.model.generation_config.eos_token_id
+    language_model.model.generation_config.eos_token_id = [0, *ends]
+    try:
+        answers = generate(language_model, [], prompts, stop="", max_new_tokens=8, batch_size=3)
+        for prompt, answer in zip(prompts, answers, strict=True):
+            tokens = plain_greedy(language_model, prompt, 8)
+            assert answer == text_behind(language_model, prompt, tokens)
+    finally:
+        language_model.model.generation_config.eos_token_id = before
+
+
+def text_behind(language_model: LanguageModel, prompt: list[int], tokens: list[int]) -> str:
+    before = language_model.decode(prompt[-1:])
+    return language_model.decode(prompt[-1:] + tokens)[len(before) :].strip()
+
+
+def test_pieces_of_many_rows_join_to_their_answers(language_model):
+    prompts = encoded(language_model, PROMPTS)
+    whole = generate(language_model, [], prompts, stop=" END", max_new_tokens=12)
+    joined = [""] * len(prompts)
+    for row, text in stream(language_model, [], prompts, stop=" END", max_new_tokens=12):
+        joined[row] += text
+        assert not torch.is_inference_mode_enabled()
+    assert joined == whole
+
+
+def test_memory_bounds_the_rows_at_once(language_model, monkeypatch):
+    prompts = encoded(language_model, PROMPTS)
+    whole = generate(language_model, [], prompts, stop="", max_new_tokens=6)
+    monkeypatch.setattr("engine.answering.opening._MOST_KEPT_BYTES", 1)
+    assert rows_at_once(language_model, 32, 10) == 1
+    assert generate(language_model, [], prompts, stop="", max_new_tokens=6) == whole
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
+@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+def test_live_and_merged_methods_answer_alike(tmp_path, method, precision):
+    spec = get_method(method)
+    base = tiny_model(tmp_path, "llama", precision)
+    if precision not in spec.precisions:
+        pytest.skip("does not train on such weights")
+    tuned = attach_method(base, spec, parse_options(spec, {}), seed=1)
+    for parameter in trainable(tuned.model).values():
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.manual_seed(3))
+    context = tuned.virtual_token_ids + tuned.encode(CONTEXT_TEXT)
+    prompts, labels = encoded(tuned, PROMPTS), encoded(tuned, LABELS)
+    scores = score_labels(tuned, context, prompts, labels)
+    with tuned.autocast():
+        expected = [[plain_score(tuned, context + p, label) for label in labels] for p in prompts]
+    np.testing.assert_allclose(scores, expected, rtol=1e-5 if precision == "fp32" else 0.1)
+    if precision != "fp32":
+        return
+    answers = generate(tuned, context, prompts, stop="", max_new_tokens=8)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        tokens = plain_greedy(tuned, context + prompt, 8)
+        assert answer == text_behind(tuned, prompt, tokens)
+    if spec.merge is not None:
+        spec.merge(tuned.model)
+        np.testing.assert_allclose(
+            score_labels(tuned, context, prompts, labels), scores, rtol=1e-4, atol=1e-4
+        )

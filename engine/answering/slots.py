@@ -1,0 +1,243 @@
+"""Keys and values of many rows side by side, and the attention that reads them.
+
+Each row has a slot of its own that begins with its first token, so a token's column is its place
+in the text: a sliding window needs no care, and a row may come or go without touching another.
+What all rows share is kept once. A pass gives its tokens as one line without any padding.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface
+
+SLOTS = "slots"
+# Switches aside, attention may be asked for things not done here: sinks, learned biases.
+_UNDERSTOOD = {"softcap", "position_ids", "cache_position"}
+
+
+class NotUnderstoodError(Exception):
+    """A model attends in a way that slots cannot serve; the caller reads it another way."""
+
+
+@dataclass
+class Slots:
+    """Keys and values by layer.
+
+    Attributes:
+        num_slots: N rows at most.
+        num_columns: K tokens a row at most.
+        keys: by layer, (N, G, K, D) for G key heads; made when a layer is first seen.
+        values: as keys.
+        shared: by layer, keys and values (1, G, S, D) that every row sees before its own.
+        start: by layer, as shared, but copied to the first columns of every slot.
+    """
+
+    num_slots: int
+    num_columns: int
+    keys: dict[int, Tensor] = field(default_factory=dict)
+    values: dict[int, Tensor] = field(default_factory=dict)
+    shared: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    start: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def write(self, layer: int, key: Tensor, value: Tensor, slots: Tensor, columns: Tensor) -> None:
+        """Put the tokens of a pass where they belong.
+
+        Args:
+            layer: its number.
+            key: (1, G, T, D).
+            value: as key.
+            slots: (T,) row of each token.
+            columns: (T,) its place in the row.
+        """
+        if layer not in self.keys:
+            self.keys[layer] = self._empty(key, self.start.get(layer, (None, None))[0])
+            self.values[layer] = self._empty(value, self.start.get(layer, (None, None))[1])
+        self.keys[layer][slots, :, columns] = key[0].transpose(0, 1)
+        self.values[layer][slots, :, columns] = value[0].transpose(0, 1)
+
+    def move(self, sources: Tensor, targets: Tensor, num_columns: int) -> None:
+        """Copy rows into other slots, as if all at once.
+
+        Args:
+            sources: (M,) slots to copy.
+            targets: (M,) slots to overwrite.
+            num_columns: how many columns hold anything.
+        """
+        for kept in (*self.keys.values(), *self.values.values()):
+            kept[targets, :, :num_columns] = kept[sources, :, :num_columns]
+
+    def _empty(self, like: Tensor, start: Tensor | None) -> Tensor:
+        # Zeros: what was never written is masked, and a mask does not hide a NaN.
+        shape = self.num_slots, like.shape[1], self.num_columns, like.shape[3]
+        empty = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        if start is not None:
+            empty[:, :, : start.shape[2]] = start
+        return empty
+
+
+@dataclass
+class Pass:
+    """One forward pass over T tokens of several rows.
+
+    Attributes:
+        memory: where keys and values go; None: they are kept in `read` instead.
+        slots: (T,) row of each token.
+        columns: (T,) its place in the row's slot.
+        first: the first row of the pass; the rows are consecutive.
+        num_rows: B.
+        queries: (T,) place of each token among those of its row in this pass.
+        num_queries: Q, the most tokens of a row in this pass.
+        end: columns that are looked at.
+        masks: by sliding window, (B, 1, Q, end) to add to the scores; None: each row begins with
+            this pass, and sees itself up to each token.
+        windows: sliding window by layer; None where a layer sees everything.
+        read: by layer, keys and values of the pass.
+    """
+
+    memory: Slots | None
+    slots: Tensor
+    columns: Tensor
+    first: int
+    num_rows: int
+    queries: Tensor
+    num_queries: int
+    end: int
+    masks: Mapping[int | None, Tensor | None]
+    windows: tuple[int | None, ...]
+    read: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+
+def attend_in_slots(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    slots_pass: Pass | None = None,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """Attend; called by the models of transformers.
+
+    Args:
+        module: the attention layer.
+        query: (1, H, T, D).
+        key: (1, G, T, D), H a multiple of G.
+        value: as key.
+        attention_mask: always None; the pass knows who sees whom.
+        scaling: of the scores; default 1 / sqrt(D).
+        dropout: unused; nobody learns here.
+        slots_pass: the pass; models hand it through.
+        **others: what only some architectures ask for.
+
+    Returns:
+        (1, T, H, D), and no weights.
+
+    Raises:
+        NotUnderstoodError: the model hands no pass through, or asks for more than is done here.
+    """
+    asked = {name for name, given in others.items() if isinstance(given, Tensor | float)}
+    asked -= _UNDERSTOOD
+    if slots_pass is None or asked or attention_mask is not None:
+        raise NotUnderstoodError(", ".join(sorted(asked)))
+    now, layer = slots_pass, int(module.layer_idx)
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    scale = scaling or query.shape[-1] ** -0.5
+    softcap = others.get("softcap")
+    mask = now.masks[now.windows[layer]]
+    if now.memory is None:  # one row that nobody has to find again by slot
+        now.read[layer] = key, value
+        causal = mask is None and now.num_queries > 1
+        mixed, _ = _attend(query, key, value, mask, scale, softcap, causal=causal)
+        return mixed.transpose(1, 2), None
+    now.memory.write(layer, key, value, now.slots, now.columns)
+    rows = slice(now.first, now.first + now.num_rows)
+    keys = now.memory.keys[layer][rows, :, : now.end]
+    values = now.memory.values[layer][rows, :, : now.end]
+    places = now.slots - now.first
+    line = query[0].transpose(0, 1)  # (T, H, D)
+    if now.num_queries == 1:
+        own, own_sum = _attend(line[:, :, None], keys, values, mask, scale, softcap)
+        mixed, sums = own[:, :, 0], own_sum[:, :, 0]
+    else:
+        block = query.new_zeros(now.num_rows, query.shape[1], now.num_queries, query.shape[3])
+        block[places, :, now.queries] = line
+        own, own_sum = _attend(block, keys, values, mask, scale, softcap, causal=mask is None)
+        mixed, sums = own[places, :, now.queries], own_sum[places, :, now.queries]
+    if now.memory.shared:
+        before, before_sum = _attend(query, *now.memory.shared[layer], None, scale, softcap)
+        share = torch.sigmoid(before_sum[0].transpose(0, 1) - sums)[..., None].to(mixed.dtype)
+        mixed = torch.lerp(mixed, before[0].transpose(0, 1), share)
+    return mixed[None], None
+
+
+AttentionInterface.register(SLOTS, attend_in_slots)
+
+
+def as_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn who sees whom into what is added to scores.
+
+    Args:
+        visible: (B, Q, K), True where a query may look.
+        dtype: of the scores.
+
+    Returns:
+        (B, 1, Q, K), 0 or minus infinity.
+    """
+    bias = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return bias.masked_fill_(~visible, -torch.inf)[:, None]
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None,
+    *,
+    causal: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Attend from (B, H, Q, D) to (B, G, K, D), and say how much weight there was to share.
+
+    Returns the mixture (B, H, Q, D) and the logarithm of the sum of exponentials (B, H, Q).
+    """
+    batch, heads, num_queries, width = query.shape
+    groups = key.shape[1]
+    many = heads // groups
+    if many > 1 and num_queries > 1 and (causal or mask is not None):
+        key, value = (part.repeat_interleave(many, dim=1) for part in (key, value))
+    elif many > 1:  # every query sees the same: those of a group become rows of one product
+        query = query.reshape(batch, groups, many * num_queries, width)
+    if query.device.type == "cpu" and not softcap and key.shape[-1] == value.shape[-1]:
+        with _products_without_preparation():
+            mixed, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                query, key, value, 0.0, causal, attn_mask=mask, scale=scale
+            )
+    else:
+        scores = (query @ key.transpose(-1, -2)).float() * scale
+        if softcap:
+            scores = (scores / softcap).tanh() * softcap
+        if causal:
+            scores += torch.full_like(scores[0, 0], -torch.inf).triu(1)
+        if mask is not None:
+            scores += mask
+        sums = scores.logsumexp(dim=-1)
+        mixed = (scores - sums[..., None]).exp().to(value.dtype) @ value
+    return mixed.reshape(batch, heads, num_queries, -1), sums.reshape(batch, heads, num_queries)
+
+
+@contextlib.contextmanager
+def _products_without_preparation() -> Iterator[None]:
+    """Keep the fused kernel's many small fp32 products off oneDNN, which prepares each anew."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
