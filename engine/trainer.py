@@ -176,7 +176,7 @@ def train(
             try:
                 scores = evaluate_loss(training.language_model, validation, should_stop=should_stop)
             except Exception as error:
-                state = _with_less_at_once(training, state, validation, error)
+                state = _with_less_at_once(state, validation, error)
                 yield _told(state)
                 validation = _validation_batches(training, state)
                 continue
@@ -195,16 +195,20 @@ def train(
         elif 0 < pause_at_step <= state.step or should_stop():
             break
         else:
+            before = time.monotonic()
             batches = _micro_batches(training, state, items)
             try:
-                stepped = _step(training, optimizer, state.step + 1, batches, should_stop)
+                total = _add_up(training, state.step + 1, batches, should_stop)
             except Exception as error:
                 optimizer.zero_grad(set_to_none=True)
-                state = _with_less_at_once(training, state, batches, error)
+                state = _with_less_at_once(state, batches, error)
                 yield _told(state)
                 continue
-            if stepped is None:
+            if total is None:
+                optimizer.zero_grad(set_to_none=True)
                 break
+            num_tokens = sum(batch.num_tokens for batch in batches)
+            stepped = _update(training, optimizer, state.step + 1, total, num_tokens, before)
             left_out = not _is_number(stepped)
             if left_out and not _may_be_left_out(training, state, learned):
                 yield _diverged(stepped.step, training)
@@ -251,17 +255,12 @@ def _ends_with_evaluation(training: Training, step: int) -> bool:
     return step % training.steps_between_evaluations == 0 or step == training.total_steps
 
 
-def _step(
-    training: Training,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    batches: list[Batch],
-    should_stop: Callable[[], bool],
-) -> Stepped | None:
-    """Take one optimizer step: exact mean loss per supervised token over all micro-batches.
+def _add_up(
+    training: Training, step: int, batches: list[Batch], should_stop: Callable[[], bool]
+) -> float | None:
+    """Add up the gradients of one step: exact mean loss per supervised token over all batches.
 
-    None where it was given up: then it left no trace, and the run stands at the step before. A
-    step whose loss or gradient is no number is not taken.
+    None where it was given up: then the run stands at the step before.
     """
     before = time.monotonic()
     torch.manual_seed(training.seed * 1_000_003 + step)  # dropout of this step, also on resume
@@ -270,18 +269,28 @@ def _step(
     total = 0.0
     for batch in batches:
         if time.monotonic() - before > _LONG_STEP_SECONDS and should_stop():
-            optimizer.zero_grad(set_to_none=True)
             return None
         loss = loss_sum(training.language_model, batch) / num_supervised
         loss.backward()
         total += float(loss.detach())
+    return total
+
+
+def _update(
+    training: Training,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    loss: float,
+    num_tokens: int,
+    before: float,
+) -> Stepped:
+    """Take one optimizer step, unless its loss or gradient is no number."""
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(parameters, training.schedule.max_gradient_norm)
     rate = learning_rate_at(step, training.total_steps, training.schedule)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_ratio", 1.0)
-    num_tokens = sum(batch.num_tokens for batch in batches)
-    stepped = Stepped(step, total, rate, float(norm), num_tokens, time.monotonic() - before)
+    stepped = Stepped(step, loss, rate, float(norm), num_tokens, time.monotonic() - before)
     if _is_number(stepped):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -308,9 +317,7 @@ def _left_out(training: Training, state: TrainerState) -> Noticed:
     )
 
 
-def _with_less_at_once(
-    training: Training, state: TrainerState, batches: list[Batch], error: Exception
-) -> TrainerState:
+def _with_less_at_once(state: TrainerState, batches: list[Batch], error: Exception) -> TrainerState:
     """Halve what is in memory at once after it did not fit; the effective batch stays the same.
 
     Raises what was raised where memory is not what ran out, or no batch holds several examples.

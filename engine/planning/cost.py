@@ -148,9 +148,6 @@ class _Pass(NamedTuple):
     recomputes: bool = False
 
 
-_TINY_ROWS = _MicroBatch(num_rows=2, num_tokens=8, num_pairs=32, num_supervised=2)
-
-
 def estimate(
     plan: TrainPlan,
     base: BaseFolder,
@@ -183,11 +180,14 @@ def estimate(
     warnings += [f"Validation: {sentence}" for sentence in more_warnings]
     if not kept:
         kept = [ItemLength(1, 1, 1)]
-    epochs = max(1, min(_EPOCHS_DRAWN, math.ceil(plan.schedule.epochs)))
-    packed = _packs(base, spec.name, options, plan.base.precision)
-    drawn = [_epoch(plan, kept, virtual, epoch, packed) for epoch in range(epochs)]
-    widest = max((batch for batches in drawn for batch in batches), key=lambda b: b.num_tokens)
-    activations = _activations(base, spec.name, options, plan, widest, packed)
+    packed = may_pack(architecture.config)
+    try:
+        drawn, widest, activations = _at_once(plan, base, kept, virtual, packed)
+    except Exception:  # whatever a model's own code raises at a mask that it does not expect
+        if not packed:
+            raise
+        packed = False  # as the trainer will find out, too
+        drawn, widest, activations = _at_once(plan, base, kept, virtual, packed)
     memory = _memory(architecture, widest, activations, hardware)
     steps = num_steps(len(kept), plan.schedule, plan.limits.max_steps)
     per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
@@ -237,34 +237,25 @@ def _architecture(
     return look_at(base, get_method(method), options, precision)
 
 
-@lru_cache(maxsize=64)
-def _packs(base: BaseFolder, method: str, options: MethodOptions, precision: Precision) -> bool:
-    """Guess whether the trainer will pack: whether the model's code takes packed rows at all."""
-    if not may_pack(_architecture(base, method, options, precision).config):
-        return False
-    try:
-        _traced(base, method, options, precision, _TINY_ROWS, packed=True)
-    except Exception:  # whatever a model's own code raises at a mask that it does not expect
-        return False
-    return True
+def _at_once(
+    plan: TrainPlan, base: BaseFolder, lengths: Sequence[ItemLength], virtual: int, packed: bool
+) -> tuple[list[list[_MicroBatch]], _MicroBatch, int]:
+    """Draw some epochs, and count what their widest micro-batch leaves behind.
 
-
-def _activations(
-    base: BaseFolder,
-    method: str,
-    options: MethodOptions,
-    plan: TrainPlan,
-    widest: _MicroBatch,
-    packed: bool,
-) -> int:
-    """Count what is kept; where layers are computed twice, one layer and what enters each."""
-    kept = _traced(base, method, options, plan.base.precision, widest, packed=packed)
-    if not plan.schedule.recomputes:
-        return kept
-    architecture = _architecture(base, method, options, plan.base.precision)
-    bytes_per_value = _FP32_BYTES if plan.base.precision == "fp32" else 2
-    entering = widest.num_tokens * architecture.width * bytes_per_value
-    return min(kept, kept // architecture.num_layers + entering * architecture.num_layers)
+    Where layers are computed twice, that is one layer and what enters each of them.
+    """
+    epochs = max(1, min(_EPOCHS_DRAWN, math.ceil(plan.schedule.epochs)))
+    drawn = [_epoch(plan, lengths, virtual, epoch, packed) for epoch in range(epochs)]
+    widest = max((batch for batches in drawn for batch in batches), key=lambda b: b.num_tokens)
+    options = parse_options(get_method(plan.method.name), plan.method.options)
+    chosen = base, plan.method.name, options, plan.base.precision
+    kept = _traced(*chosen, widest, packed=packed)
+    if plan.schedule.recomputes:
+        architecture = _architecture(*chosen)
+        bytes_per_value = _FP32_BYTES if plan.base.precision == "fp32" else 2
+        entering = widest.num_tokens * architecture.width * bytes_per_value
+        kept = min(kept, kept // architecture.num_layers + entering * architecture.num_layers)
+    return drawn, widest, kept
 
 
 @lru_cache(maxsize=1024)
