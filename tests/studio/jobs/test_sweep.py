@@ -30,7 +30,7 @@ from studio.jobs.sweeping import resume_sweep, start_sweep, stop_sweep
 from studio.records import keep_estimate
 from studio.verbs import app
 from templates.errors import PlanError, RunError
-from tests.studio.jobs.running import learned_of, wait_for, wait_until_over
+from tests.studio.jobs.running import learned_of, wait_for, wait_until_over, working_here
 
 ROOT = Path(__file__).parents[3]
 HALVING = Halving(eta=2, num_rungs=2)
@@ -369,7 +369,7 @@ def sweep_verb(prepared: Home, *arguments: str) -> list[str]:
 def test_with_workers_one_killed_the_winner_has_the_bits_of_a_run_alone(
     real: Home, prepared: Home
 ) -> None:
-    """9 workers: 4 to the first rung and one of them twice, 2 to the second, the winner, alone."""
+    """8 workers: 4 to the first rung and one of them twice, 2 to the second, the winner."""
     begun = CliRunner().invoke(app, [*sweep_verb(prepared, "--halving", "--detach", "--json")])
     assert begun.exit_code == 0, begun.stderr
     sweep = read_sweep(real.find("sweep", json.loads(begun.stdout)["sweep"]))
@@ -402,7 +402,8 @@ def test_with_workers_one_killed_the_winner_has_the_bits_of_a_run_alone(
             assert (status.state, status.step) == ("stopped", member.rungs[row.dropped_at - 1])
     request = winner.request("train")
     alone = queue.submit(TrainRequest(**{**request, "sweep_id": ""}))
-    assert wait_until_over(real, alone).state == "finished"
+    with working_here():
+        assert wait_until_over(real, alone).state == "finished"
     assert learned_of(winner) == learned_of(alone) != {}
     left, right = (job.events()[-1] for job in (winner, alone))
     assert isinstance(left, Finished) and isinstance(right, Finished)
