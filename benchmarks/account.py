@@ -99,7 +99,7 @@ def part_of(operator: str, shapes: Sequence[Sequence[int]], vocabulary_size: int
 
 
 def product_flops(operator: str, shapes: Sequence[Sequence[int]]) -> float:
-    """Count what one call of a product computes; a fused attention counts as nothing.
+    """Count what one call of a product computes; fused attention as if nothing were masked.
 
     Args:
         operator: its name in the profile.
@@ -108,6 +108,10 @@ def product_flops(operator: str, shapes: Sequence[Sequence[int]]) -> float:
     Returns:
         Floating-point operations.
     """
+    if _FUSED_ATTENTION in operator and len(shapes) > 2:
+        is_backward = "backward" in operator
+        keys = shapes[2 if is_backward else 1][-2]
+        return (5.0 if is_backward else 2.0) * 2.0 * math.prod(shapes[0]) * keys
     if operator not in _MULTIPLIED:
         return 0.0
     left, right = (list(shapes[place]) for place in _MULTIPLIED[operator])

@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 from benchmarks.workload import Row
 
-_ROWS_AT_ONCE = 8
-_IGNORED = -100
+_MOST_TOKENS_A_ROW = 64
 
 
 @torch.no_grad()
 def held_out_loss(model: Any, rows: Sequence[Row], prefix: Sequence[int] = ()) -> float:
-    """Compute the mean cross-entropy of the rows' answers.
+    """Compute the mean cross-entropy of the ends of the rows' answers.
 
-    The model stays in training mode: none of these has dropout, and the 4-bit layers of
-    bitsandbytes repack themselves at the first evaluation and then give no gradients.
+    One row and few logits at a time, so that it is never what needs the most memory. In training
+    mode, since none of these has dropout, and the 4-bit layers of bitsandbytes repack themselves
+    at the first evaluation and then give no gradients.
 
     Args:
         model: a causal language model, or what `peft` made of one.
@@ -26,24 +27,19 @@ def held_out_loss(model: Any, rows: Sequence[Row], prefix: Sequence[int] = ()) -
     Returns:
         Nats a token.
     """
+    model.train()
     total, count = 0.0, 0
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        batch = rows[start : start + _ROWS_AT_ONCE]
-        width = max(len(row.ids) for row in batch)
-        ids, mask, labels = [], [], []
-        for row in batch:
-            padding = width - len(row.ids)
-            seen = [_IGNORED] * row.num_prompt + list(row.ids[row.num_prompt :])
-            ids.append([*prefix, *row.ids, *[0] * padding])
-            mask.append([1] * (len(prefix) + len(row.ids)) + [0] * padding)
-            labels.append([_IGNORED] * len(prefix) + seen + [_IGNORED] * padding)
-        loss = model(
-            input_ids=torch.tensor(ids),
-            attention_mask=torch.tensor(mask),
-            labels=torch.tensor(labels),
+    for row in rows:
+        num_seen = min(len(row.ids) - row.num_prompt, _MOST_TOKENS_A_ROW)
+        ids = torch.tensor([[*prefix, *row.ids]])
+        logits = model(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
             use_cache=False,
-        ).loss
-        num_seen = sum(len(row.ids) - row.num_prompt for row in batch)
-        total += float(loss) * num_seen
+            logits_to_keep=num_seen + 1,
+        ).logits[0, -num_seen - 1 : -1]
+        total += float(
+            functional.cross_entropy(logits.float(), ids[0, -num_seen:], reduction="sum")
+        )
         count += num_seen
     return total / count

@@ -12,14 +12,18 @@ from collections.abc import Iterator
 from benchmarks.models import model_folder
 from benchmarks.records import MODELS_FOLDER
 from benchmarks.turns import Contestant, measure, peer
-from benchmarks.workload import MODELS, Case, Settings
+from benchmarks.workload import MODELS, Case, Precision, Settings
 
 _BATCH_SIZES = (8, 16, 32, 64)
 RIVALS = {
     "generate": [peer(f"generate {size}") for size in _BATCH_SIZES],
     "score": [peer("plain loop"), peer("plain loop, last logits")],
 }
-_SETTINGS: tuple[tuple[Settings, str], ...] = (("ours", "fp32"), ("ours", "bf16"), ("own", "fp32"))
+_SETTINGS: tuple[tuple[Settings, Precision], ...] = (
+    ("ours", "fp32"),
+    ("ours", "bf16"),
+    ("own", "fp32"),
+)
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[Case, list[Contestant]]]:

@@ -5,8 +5,6 @@
 All that touches the product stands in the first four functions.
 """
 
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +29,7 @@ from benchmarks.workload import (
 from engine.base_model import load_base, locate_base
 from engine.comparing.decoding import generate, score_labels
 from engine.encode import Encoded
-from engine.events import Event, Failed, Finished, Stepped
+from engine.events import Failed, Stepped
 from engine.language_model import LanguageModel
 from engine.method import attach_method, parse_options
 from engine.methods import get_method
@@ -44,14 +42,14 @@ _MANY_EPOCHS = 1000
 
 def open_base(case: Case) -> LanguageModel:
     """Load the case's model."""
-    return load_base(locate_base(str(MODELS_FOLDER / case.model)), case.precision)  # type: ignore[arg-type]
+    return load_base(locate_base(str(MODELS_FOLDER / case.model)), case.precision)
 
 
 def open_training(case: Case, checkpoints: Path) -> Training:
     """Prepare what the studio's worker prepares, with a constant learning rate."""
     spec = get_method(case.method)
     lora = {"rank": RANK, "alpha": ALPHA, "targets": case.shape.lora_targets}
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "lora": lora, "qlora": lora, "full": {}, "prompt_tuning": {"num_tokens": NUM_VIRTUAL_TOKENS}
     }  # fmt: skip
     tuned = attach_method(open_base(case), spec, parse_options(spec, options[case.method]), seed=0)
@@ -114,18 +112,14 @@ def read_once(case: Case, seat: Seat, facts: dict[str, Any]) -> None:
 
     def work() -> dict[str, Any]:
         with TemporaryDirectory() as checkpoints:
-            events = list(_quick_events(train(open_training(case, Path(checkpoints)))))
-        finished = events[-1]
-        assert isinstance(finished, Finished)
-        num_tokens = sum(event.num_tokens for event in events if isinstance(event, Stepped))
-        return {"tokens": num_tokens, "steps": finished.step}
+            num_tokens = num_steps = 0
+            for event in train(open_training(case, Path(checkpoints))):
+                if isinstance(event, Stepped):
+                    num_tokens += event.num_tokens
+                    num_steps += 1
+        return {"tokens": num_tokens, "steps": num_steps}
 
-    take_turns(seat, work, **facts)
-
-
-def _quick_events(events: Iterator[Event]) -> Iterator[Event]:
-    """Keep few events, so that they are no part of the memory."""
-    return (event for event in events if isinstance(event, Stepped | Finished | Failed))
+    take_turns(seat, work, warms_up=False, **facts)
 
 
 def compete_in_answering(case: Case, seat: Seat, facts: dict[str, Any]) -> None:
@@ -146,7 +140,6 @@ def compete_in_answering(case: Case, seat: Seat, facts: dict[str, Any]) -> None:
 
 def main() -> None:
     """Sit down and take part."""
-    begun = time.perf_counter()
     _, case = case_from_arguments()
     seat = Seat()
     settings = prepare_process()
@@ -154,7 +147,6 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "keeps_memory": settings.keeps_memory,
         "matmul_precision": settings.matmul_precision,
-        "opened_at": begun,
     }
     if case.task != "train":
         compete_in_answering(case, seat, facts)

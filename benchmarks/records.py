@@ -113,10 +113,9 @@ def add_record(path: Path, record: Record) -> None:
         record: what was measured.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        if file.tell() and path.read_bytes()[-1:] != b"\n":
-            file.write("\n")  # what a kill cut short stays a line of its own
-        file.write(json.dumps(vars(record), allow_nan=False) + "\n")
+    with path.open("ab") as file:
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)  # what a kill cut short goes
+        file.write(json.dumps(vars(record), allow_nan=False).encode() + b"\n")
 
 
 def finished(records: Sequence[Record], case: Case) -> set[str]:

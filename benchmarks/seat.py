@@ -135,17 +135,22 @@ class Pace:
         self._begun = self._stepped = time.perf_counter()
 
 
-def take_turns(seat: Seat, work: Callable[[], dict[str, Any]], **facts: Any) -> None:
+def take_turns(
+    seat: Seat, work: Callable[[], dict[str, Any]], *, warms_up: bool = True, **facts: Any
+) -> None:
     """Do the same piece of work at every order.
 
     Args:
         seat: the wire.
         work: gives what to tell.
+        warms_up: whether it is done once before the measured turns.
         **facts: to tell before the first order.
     """
     seat.answer(**facts)
     while True:
-        seat.wait()
+        if seat.wait() == "warm" and not warms_up:
+            seat.answer()
+            continue
         cpu, begun = time.process_time(), time.perf_counter()
         told = work()
         seconds = time.perf_counter() - begun

@@ -8,17 +8,19 @@ What is finished is not measured again. Run it on a machine that does nothing el
 """
 
 import argparse
+import itertools
 import statistics
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from benchmarks.models import model_folder
 from benchmarks.records import MODELS_FOLDER, finished, read_records, records_path, this_machine
 from benchmarks.turns import Contestant, measure, ours, peer
-from benchmarks.workload import LEARNING_RATES, MODELS, Case
+from benchmarks.workload import LEARNING_RATES, MODELS, Case, Precision
 
 SERIES = ("main", "length", "batch", "data")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 _TOKENS_A_STEP = 4096  # in the series over lengths
 _LENGTHS, _QUICK_LENGTHS = (128, 256, 512, 1024, 2048, 4096), (128, 512, 1024)
 _BATCH_SIZES, _QUICK_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64), (2, 8, 32)
@@ -26,7 +28,7 @@ _DATA_TOKENS, _QUICK_DATA_TOKENS = (10_000, 100_000, 1_000_000, 10_000_000), (10
 _SERIES_MODEL = "llama-15m"
 
 
-def choose_precision(model: str, how: dict[str, Any]) -> str:
+def choose_precision(model: str, how: dict[str, Any]) -> Precision:
     """Measure how our own trainer is faster on this machine, once for each model.
 
     Args:
@@ -78,35 +80,27 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Case, list[Contestant]]
         "turn_seconds": options.seconds,
         "warm_steps": 4 if options.quick else 8,
     }
-    chosen = {
-        model: options.precision or choose_precision(model, how)
-        for model in dict.fromkeys([*options.models, _series_model(options)])
-    }
+    models = dict.fromkeys([*options.models, _series_model(options)])
+    chosen = {model: options.precision or choose_precision(model, how) for model in models}
     if "main" in options.series:
-        for model in options.models:
-            for method in options.methods:
-                precision = "nf4" if method == "qlora" else chosen[model]
-                for settings in ("ours", "own"):
-                    yield (
-                        Case(
-                            "train", "main", model, method, settings=settings,
-                            precision=precision, **how,
-                        ),
-                        rivals_of(method),
-                    )  # fmt: skip
+        for model, method in itertools.product(options.models, options.methods):
+            precision = "nf4" if method == "qlora" else chosen[model]
+            case = Case("train", "main", model, method, precision=precision, **how)
+            yield case, rivals_of(method)
+            yield replace(case, settings="own"), rivals_of(method)
     model = _series_model(options)
-    common = {"task": "train", "model": model, "method": "lora", "precision": chosen[model]}
+    case = Case("train", "", model, "lora", precision=chosen[model], **how)
     if "length" in options.series:
         for length in _QUICK_LENGTHS if options.quick else _LENGTHS:
             rows = max(1, _TOKENS_A_STEP // length)
-            case = Case(series="length", row_tokens=length, batch_size=rows, **common, **how)
-            yield case, [peer("peft")]
+            given = replace(case, series="length", row_tokens=length, batch_size=rows)
+            yield given, [peer("peft")]
     if "batch" in options.series:
         for size in _QUICK_BATCH_SIZES if options.quick else _BATCH_SIZES:
-            yield Case(series="batch", batch_size=size, **common, **how), [peer("peft")]
+            yield replace(case, series="batch", batch_size=size), [peer("peft")]
     if "data" in options.series:
         for num_tokens in _QUICK_DATA_TOKENS if options.quick else _DATA_TOKENS:
-            yield Case(series="data", data_tokens=num_tokens, **common, num_turns=1), []
+            yield replace(case, series="data", data_tokens=num_tokens, num_turns=1), []
 
 
 def _series_model(options: argparse.Namespace) -> str:

@@ -30,7 +30,7 @@ from benchmarks.records import (
     records_path,
     this_machine,
 )
-from benchmarks.workload import Case
+from benchmarks.workload import Case, Precision
 from studio.settings import child_environment
 
 OURS, PEAK = "ours", "peak"
@@ -56,7 +56,7 @@ class Contestant:
 
     name: str
     module: str
-    precision: str = ""
+    precision: Precision | None = None
 
     @property
     def is_peer(self) -> bool:
@@ -64,7 +64,7 @@ class Contestant:
         return self.module == "benchmarks.peers"
 
 
-def ours(precision: str = "", name: str = OURS) -> Contestant:
+def ours(precision: Precision | None = None, name: str = OURS) -> Contestant:
     """Our own trainer and answering.
 
     Args:

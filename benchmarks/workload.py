@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Settings = Literal["own", "ours"]
-NUM_ROWS, NUM_HELD_OUT_ROWS = 2000, 64
+Precision = Literal["fp32", "bf16", "nf4"]
+NUM_ROWS, NUM_HELD_OUT_ROWS = 2000, 32
 NUM_WORDS = 32_000
 PAD_ID, OPENING_ID, END_ID = 0, 1, 2
 _FIRST_WORD = 3
@@ -103,7 +104,7 @@ class Case:
     model: str
     method: str = ""
     settings: Settings = "ours"
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     batch_size: int = 8
     row_tokens: int = 0
     data_tokens: int = 0
