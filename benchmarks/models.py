@@ -16,6 +16,8 @@ from transformers import (
 
 from benchmarks.workload import END_ID, MODELS, NUM_WORDS, OPENING_ID, PAD_ID, Shape
 
+_SPREAD = 4.0
+
 
 def model_folder(name: str, place: Path) -> Path:
     """Find a model, and make it where it is not there yet.
@@ -32,7 +34,12 @@ def model_folder(name: str, place: Path) -> Path:
         return folder
     torch.manual_seed(0)
     unfinished = place / f"{name}.{os.getpid()}"
-    AutoModelForCausalLM.from_config(_config(MODELS[name])).save_pretrained(unfinished)
+    model = AutoModelForCausalLM.from_config(_config(MODELS[name]))
+    embeddings = {id(model.get_input_embeddings().weight), id(model.get_output_embeddings().weight)}
+    for weight in model.parameters():  # else a tied model only repeats the last word
+        if weight.dim() > 1 and id(weight) not in embeddings:
+            weight.data.mul_(_SPREAD)
+    model.save_pretrained(unfinished)
     _tokenizer(MODELS[name]).save_pretrained(unfinished)
     unfinished.rename(folder)
     return folder

@@ -26,8 +26,9 @@ from benchmarks.workload import (
     Case,
     Row,
 )
+from engine.answering.generation import generate
+from engine.answering.label_scores import score_labels
 from engine.base_model import load_base, locate_base
-from engine.comparing.decoding import generate, score_labels
 from engine.encode import Encoded
 from engine.events import Failed, Stepped
 from engine.language_model import LanguageModel

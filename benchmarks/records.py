@@ -4,7 +4,6 @@ Whatever is finished is not measured again, until the product's engine changes.
 """
 
 import json
-import os
 import platform
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.workload import Case
-from templates.memory import memory_bytes
+from engine.planning.hardware import measure_hardware
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "benchmarks"
@@ -48,16 +47,18 @@ class Record:
         return Case(**self.case)
 
 
+@cache
 def this_machine() -> dict[str, Any]:
     """Name the machine and the libraries.
 
     Returns:
         Plain values.
     """
+    hardware = measure_hardware()
     return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory_bytes()[1] / 2**30),
+        "processor": hardware.name,
+        "cores": hardware.num_cores,
+        "memory_gib": round(hardware.memory_total_bytes / 2**30),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
@@ -135,12 +136,3 @@ def finished(records: Sequence[Record], case: Case) -> set[str]:
         if record.product == product and record.case == plain
         for name in record.contestants
     }
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = (line.partition(":")[2].strip() for line in lines if "model name" in line)
-            return next(names, "") or platform.machine()
-    except OSError:
-        return platform.processor() or platform.machine()
