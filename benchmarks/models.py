@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, pre_tokenizers
@@ -46,7 +47,11 @@ def model_folder(name: str, place: Path) -> Path:
 
 
 def _config(shape: Shape) -> PreTrainedConfig:
-    ends = {"bos_token_id": OPENING_ID, "eos_token_id": END_ID, "pad_token_id": PAD_ID}
+    ends: dict[str, Any] = {
+        "bos_token_id": OPENING_ID,
+        "eos_token_id": END_ID,
+        "pad_token_id": PAD_ID,
+    }
     if shape.family == "gpt2":
         return GPT2Config(
             vocab_size=shape.vocabulary_size, n_positions=shape.context_tokens,

@@ -38,8 +38,9 @@ class Result:
     @property
     def error(self) -> str:
         """Why there are no numbers; "" where there are."""
-        missing = "" if self.told["turns"] else "no turn"
-        return str(self.told.get("error", missing))
+        if not self.told["turns"]:
+            return str(self.told.get("error", "no turn"))
+        return "" if self.reference["turns"] else "ours could not"
 
     @property
     def rates(self) -> list[float]:
@@ -81,12 +82,13 @@ class Result:
         drop = others["first_loss"] - others["last_loss"]
         allowed = _LAST_LOSS_NATS + _LAST_LOSS_OF_DROP * abs(drop)
         first = abs(own["first_loss"] - others["first_loss"]) / others["first_loss"]
-        return first <= _FIRST_LOSS_RATIO and abs(own["last_loss"] - others["last_loss"]) <= allowed
+        last = abs(own["last_loss"] - others["last_loss"])
+        return bool(first <= _FIRST_LOSS_RATIO and last <= allowed)
 
     @property
     def foreign_cores(self) -> float:
         """The cores that other programs used meanwhile: median over turns."""
-        return statistics.median(turn["foreign_cores"] for turn in self.told["turns"])
+        return float(statistics.median(turn["foreign_cores"] for turn in self.told["turns"]))
 
     @property
     def is_quiet(self) -> bool:
@@ -145,11 +147,7 @@ def fastest_peer(results: Sequence[Result], case: Case) -> Result | None:
     peers = [
         result
         for result in results
-        if result.case.point == case.point
-        and result.name != OURS
-        and not result.error
-        and "turns" in result.reference
-        and result.reference["turns"]
+        if result.case.point == case.point and result.name != OURS and not result.error
     ]
     valid = [result for result in peers if result.losses_agree]
     return min(valid or peers, key=lambda result: result.times_slower, default=None)
@@ -166,4 +164,5 @@ def _rates(told: dict[str, Any]) -> list[float]:
 
 def _processor_rate(told: dict[str, Any]) -> float:
     unit = _unit(told)
-    return statistics.median(turn[unit] / turn["processor_seconds"] for turn in told["turns"])
+    rates = [float(turn[unit] / turn["processor_seconds"]) for turn in told["turns"]]
+    return statistics.median(rates)

@@ -7,6 +7,7 @@
 Free of torch.
 """
 
+import io
 import json
 import os
 import sys
@@ -35,6 +36,8 @@ class Seat:
         """Take standard output for answers; what libraries print goes to the log."""
         self._answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
         os.dup2(2, 1)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # so that an error is the last line
+            sys.stdout.reconfigure(line_buffering=True)
 
     def wait(self) -> str:
         """Wait, using no processor.
