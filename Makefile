@@ -3,14 +3,16 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 STUDIO_HOME ?= $(HOME)/.studio
 export STUDIO_HOME
+BENCH ?=
 # What `make run` passes on, such as OPTIONS="--port 7999 --no-browser".
 OPTIONS ?=
 # A file's tests stay in one process, since they share what is slow to make.
 IN_PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run demo test test-steps check fix lint bench starter
+.PHONY: run demo test test-steps check fix lint bench bench-studio starter
 run: $(VENV)/.product
 	$(BIN)/python app.py open $(OPTIONS)
 
@@ -37,8 +39,15 @@ fix: $(VENV)/.tools
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.tools
-	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+# Ours beside the peers, which live apart: hours on a machine that does nothing else, and resumable.
+# BENCH=--quick takes a first look.
+bench: $(VENV)/.tools $(PEERS)/.ready
+	$(BIN)/python -m benchmarks.train $(BENCH)
+	$(BIN)/python -m benchmarks.infer $(BENCH)
+	$(BIN)/python -m benchmarks.report
+
+bench-studio: $(VENV)/.tools
+	for file in estimate_accuracy jobs page; do echo "== $$file"; $(BIN)/python benchmarks/$$file.py || exit 1; done
 
 # The base model that ships, from raw text (STUDIO_DATA) to weights and card: about three hours.
 starter: $(VENV)/.tools
@@ -56,4 +65,9 @@ $(VENV)/.tools: requirements-dev.txt requirements-trackers.txt $(VENV)/.product
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-dev.txt
 	npm install --prefix $(VENV)/axe --no-save --ignore-scripts --no-audit --no-fund --silent axe-core@4.14.1 \
 		|| echo "No npm here: whether the page is accessible is not tested"
+	touch $@
+
+$(PEERS)/.ready: benchmarks/requirements.txt constraints.txt $(VENV)/.product
+	test -x $(PEERS)/bin/python || $(BIN)/python -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
 	touch $@

@@ -1,0 +1,138 @@
+"""What was measured: one JSON line a heat under build/benchmarks, all that the report reads.
+
+Whatever is finished is not measured again, until the product's engine changes.
+"""
+
+import json
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.workload import Case
+from engine.planning.hardware import measure_hardware
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "build" / "benchmarks"
+MODELS_FOLDER = FOLDER / "models"
+LOGS_FOLDER = FOLDER / "logs"
+_LIBRARIES = ("torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One heat: a case, and what each contestant did with it.
+
+    Attributes:
+        case: the case as plain values.
+        machine: what it ran on.
+        product: hash over the engine's code.
+        contestants: by name: "ready", "warm", "turns" and "account" as they were answered, or
+            "error".
+    """
+
+    case: dict[str, Any]
+    machine: dict[str, Any]
+    product: str
+    contestants: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def opened(self) -> Case:
+        """The case."""
+        return Case(**self.case)
+
+
+@cache
+def this_machine() -> dict[str, Any]:
+    """Name the machine and the libraries.
+
+    Returns:
+        Plain values.
+    """
+    hardware = measure_hardware()
+    return {
+        "processor": hardware.name,
+        "cores": hardware.num_cores,
+        "memory_gib": round(hardware.memory_total_bytes / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in _LIBRARIES},
+    }
+
+
+@cache
+def product_digest() -> str:
+    """Hash the code of the engine, so that what was measured with other code is known.
+
+    Returns:
+        Twelve digits.
+    """
+    digest = sha256()
+    for path in sorted((ROOT / "engine").rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def records_path(machine: dict[str, Any]) -> Path:
+    """Say where the lines of a machine stand.
+
+    Args:
+        machine: from `this_machine`.
+
+    Returns:
+        A file that may not exist yet.
+    """
+    name = f"{machine['processor']} {machine['cores']} cores {machine['memory_gib']} GiB"
+    return FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.jsonl"
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read all heats, in the order in which they were measured.
+
+    Args:
+        path: a file of lines; a last line cut short by a kill is left out.
+
+    Returns:
+        The records.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [Record(**json.loads(line)) for line in lines]
+
+
+def add_record(path: Path, record: Record) -> None:
+    """Write one heat behind the others.
+
+    Args:
+        path: the file.
+        record: what was measured.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.truncate(path.read_bytes().rfind(b"\n") + 1)  # what a kill cut short goes
+        file.write(json.dumps(vars(record), allow_nan=False).encode() + b"\n")
+
+
+def finished(records: Sequence[Record], case: Case) -> set[str]:
+    """List who has been measured in a case with the code as it is now.
+
+    Args:
+        records: of this machine.
+        case: the case.
+
+    Returns:
+        Names of contestants; also of those that could not do it.
+    """
+    product, plain = product_digest(), vars(case)
+    return {
+        name
+        for record in records
+        if record.product == product and record.case == plain
+        for name in record.contestants
+    }
