@@ -16,6 +16,7 @@ from engine.events import Stepped
 from engine.jobs import Job
 from studio.verbs import app
 from tests.engine.tiny import save_tiny
+from tests.studio.jobs.running import working_here
 from tests.studio.tables import write_table
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,8 @@ def run_json(*arguments: object) -> dict:
 def planned(tmp_path: Path, base: Path, *options: str) -> str:
     """Upload, prepare and plan a small table; gives the id of the plan."""
     run_json("upload", write_table(tmp_path / "table.csv"))
-    run_json("prepare", "--base", base, "--skip", "mask_personal_data")
+    with working_here():
+        run_json("prepare", "--base", base, "--skip", "mask_personal_data")
     extra = [part for option in options for part in ("-o", option)]
     return run_json("plan", "--base", base, "-o", "epochs=4", "-o", "rank=4", *extra)["id"]
 
@@ -180,7 +182,8 @@ OPTIONS = [
 
 def test_wrong_options_name_their_field(tmp_path: Path, home: Path, base: Path) -> None:
     run_json("upload", write_table(tmp_path / "table.csv"))
-    run_json("prepare", "--base", base)
+    with working_here():
+        run_json("prepare", "--base", base)
     for option, sentence in OPTIONS:
         result = run("plan", "--base", base, "-o", option)
         assert result.exit_code == 1, option
