@@ -39,7 +39,9 @@ from engine.trainer import Training, train
 from tests.engine.tiny import tiny_tokenizer
 
 SIZES = {"small": (256, 688, 4), "middle": (512, 1376, 8)}
-PRECISIONS = {"full": "fp32", "lora": "fp32", "qlora": "nf4", "prompt_tuning": "fp32"}
+PRECISIONS = {
+    "full": "fp32", "lomo": "fp32", "lora": "fp32", "qlora": "nf4", "prompt_tuning": "fp32",
+}  # fmt: skip
 VOCABULARY_SIZE = 4096
 
 
@@ -104,8 +106,9 @@ def train_one(plan: TrainPlan, train_items: list[Encoded], held_out: list[Encode
     model = tuned_model(plan, locate_base(plan.base.id))
     with tempfile.TemporaryDirectory() as checkpoints:
         training = Training(
-            model, train_items, held_out, plan.schedule, plan.limits, 0, Path(checkpoints)
-        )
+            model, train_items, held_out, plan.schedule, plan.limits, 0, Path(checkpoints),
+            new_optimizer=get_method(plan.method.name).optimizer.new,
+        )  # fmt: skip
         before = time.process_time()
         finished = next(event for event in train(training) if isinstance(event, Finished))
     line = {

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
+from engine.optimizers import ADAMW, OptimizerSpec
 from engine.plan import Precision, Schedule
 from templates.errors import ModelError, PlanError
 from templates.values import Value, parse
@@ -50,6 +51,7 @@ class MethodSpec:
         quality_place: order by how good the answers usually are; 1 is best.
         least_rows: training rows below which methods of a later place do better.
         least_parameters: size of the base below which methods of a later place do better.
+        optimizer: how its values learn.
         precisions: ways of holding the base that the method can train on, the default first.
         starts_as_base: whether outputs are unchanged before the first step.
         initialise: draw the start values from a generator.
@@ -73,6 +75,7 @@ class MethodSpec:
     least_rows: int = 0
     least_parameters: int = 0
     precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    optimizer: OptimizerSpec = ADAMW
     starts_as_base: bool = True
     rate_at_width: int = 0
     initialise: Callable[[LanguageModel, Any, torch.Generator], None] | None = None

@@ -44,7 +44,7 @@ class Schedule(Value):
         gt=0,
         le=10,
         title="Learning rate",
-        description="Peak step size of AdamW. Too high: the loss jumps; too low: it hardly falls.",
+        description="Peak step size. Too high: the loss jumps; too low: it hardly falls.",
         json_schema_extra=SIMPLE,
     )
     epochs: float = Field(
@@ -77,7 +77,7 @@ class Schedule(Value):
         default=0.05, ge=0, lt=1, title="Warm-up", description="Share of steps spent rising."
     )
     weight_decay: float = Field(
-        default=0.0, ge=0, le=1, title="Weight decay", description="AdamW's decoupled decay."
+        default=0.0, ge=0, le=1, title="Weight decay", description="Decoupled decay of what learns."
     )
     max_gradient_norm: float = Field(
         default=1.0,

@@ -64,6 +64,7 @@ def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Traini
         seed=plan.seed,
         checkpoints=checkpoints,
         notices=tuple(notices),
+        new_optimizer=get_method(plan.method.name).optimizer.new,
     )
 
 

@@ -42,6 +42,7 @@ from engine.language_model import LanguageModel
 from engine.liveness import is_out_of_memory
 from engine.loss import evaluate_loss, loss_sum
 from engine.method import count_parameters, load_trained, trainable
+from engine.optimizers import Lomo, NewOptimizer, adamw, backward, clip_gradients
 from engine.plan import Limits, Schedule
 from engine.sampling import Sampler
 from engine.schedules import learning_rate_at, num_steps, steps_between_evaluations
@@ -50,21 +51,6 @@ from templates.errors import PlanError
 _KEEP_NEWEST = 2
 # A step that takes longer than this is given up when somebody asks to stop; a shorter one is ended.
 _LONG_STEP_SECONDS = 2.0
-
-
-def adamw(learned: Mapping[str, nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-    """Make the optimizer of most runs: AdamW, one group, all values at the schedule's rate.
-
-    Args:
-        learned: parameters by name.
-        schedule: gives the weight decay.
-
-    Returns:
-        The optimizer; the trainer sets its learning rate at every step.
-    """
-    return torch.optim.AdamW(
-        list(learned.values()), lr=0.0, weight_decay=schedule.weight_decay, fused=True
-    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +78,7 @@ class Training:
     seed: int
     checkpoints: Path
     notices: tuple[str, ...] = ()
-    new_optimizer: Callable[[Mapping[str, nn.Parameter], Schedule], torch.optim.Optimizer] = adamw
+    new_optimizer: NewOptimizer = adamw
 
     @property
     def batches_per_epoch(self) -> int:
@@ -198,7 +184,7 @@ def train(
             before = time.monotonic()
             batches = _micro_batches(training, state, items)
             try:
-                total = _add_up(training, state.step + 1, batches, should_stop)
+                total = _add_up(training, optimizer, state.step + 1, batches, should_stop)
             except Exception as error:
                 optimizer.zero_grad(set_to_none=True)
                 state = _with_less_at_once(state, batches, error)
@@ -256,22 +242,32 @@ def _ends_with_evaluation(training: Training, step: int) -> bool:
 
 
 def _add_up(
-    training: Training, step: int, batches: list[Batch], should_stop: Callable[[], bool]
+    training: Training,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    batches: list[Batch],
+    should_stop: Callable[[], bool],
 ) -> float | None:
     """Add up the gradients of one step: exact mean loss per supervised token over all batches.
 
-    None where it was given up: then the run stands at the step before.
+    None where it was given up: then the run stands at the step before. LOMO, which learns at once,
+    is never given up; where memory runs out, it learns from the batches before once more.
     """
     before = time.monotonic()
     torch.manual_seed(training.seed * 1_000_003 + step)  # dropout of this step, also on resume
     training.language_model.model.train()
+    rate = learning_rate_at(step, training.total_steps, training.schedule)
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_ratio", 1.0)
     num_supervised = max(1, sum(batch.num_supervised for batch in batches))
+    may_be_given_up = not isinstance(optimizer, Lomo)
     total = 0.0
     for batch in batches:
-        if time.monotonic() - before > _LONG_STEP_SECONDS and should_stop():
+        is_long = time.monotonic() - before > _LONG_STEP_SECONDS
+        if is_long and may_be_given_up and should_stop():
             return None
         loss = loss_sum(training.language_model, batch) / num_supervised
-        loss.backward()
+        backward(loss, optimizer, batch.num_supervised / num_supervised)
         total += float(loss.detach())
     return total
 
@@ -285,12 +281,9 @@ def _update(
     before: float,
 ) -> Stepped:
     """Take one optimizer step, unless its loss or gradient is no number."""
-    parameters = [value for group in optimizer.param_groups for value in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, training.schedule.max_gradient_norm)
+    norm = clip_gradients(optimizer, training.schedule.max_gradient_norm)
     rate = learning_rate_at(step, training.total_steps, training.schedule)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("rate_ratio", 1.0)
-    stepped = Stepped(step, loss, rate, float(norm), num_tokens, time.monotonic() - before)
+    stepped = Stepped(step, loss, rate, norm, num_tokens, time.monotonic() - before)
     if _is_number(stepped):
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)

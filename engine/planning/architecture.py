@@ -22,6 +22,7 @@ class Architecture:
         config: the base's transformers config.
         num_parameters: base and method.
         num_trainable: what learns.
+        largest_learned: values of the largest tensor that learns.
         frozen_bytes: what the frozen weights take in the planned precision.
         frozen_linear: weights of frozen linear layers.
         learned_linear: weights of linear layers that learn, the method's own included.
@@ -37,6 +38,7 @@ class Architecture:
     config: Any
     num_parameters: int
     num_trainable: int
+    largest_learned: int
     frozen_bytes: int
     frozen_linear: int
     learned_linear: int
@@ -107,6 +109,7 @@ def look_at(
         config=config,
         num_parameters=count_parameters(model.parameters()),
         num_trainable=count_parameters(learned.values()),
+        largest_learned=max((value.numel() for value in learned.values()), default=0),
         frozen_bytes=frozen_bytes,
         frozen_linear=sum(size for key, size in linear.items() if key not in learned_ids),
         learned_linear=learned_linear,

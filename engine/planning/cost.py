@@ -16,6 +16,7 @@ from engine.encode import Encoded
 from engine.loss import logits_at_once
 from engine.method import MethodOptions, parse_options
 from engine.methods import get_method
+from engine.optimizers import ADAMW, OptimizerSpec
 from engine.packing import may_pack
 from engine.plan import Precision, TrainPlan
 from engine.planning.activations import activation_bytes
@@ -33,7 +34,6 @@ _TRAFFIC_PER_ACTIVATION_BYTE = 6.0
 _CALL_SECONDS_PER_LAYER = 1.5e-3
 _DECODED_WEIGHTS_PER_SECOND = 1e9  # NF4 to bf16 or fp32 (BENCH 2), by one core or two
 _FAST_RATIO, _SLOW_RATIO = 0.8, 3.2
-_UPDATE_BYTES = 28  # AdamW reads value, gradient, two moments; writes all but the gradient
 _EPOCHS_DRAWN = 8  # the widest micro-batch changes little after so many draws
 _GIGABYTE = 1e9
 
@@ -78,17 +78,20 @@ def gradient_bytes(num_trainable: int, bytes_per_value: int = _FP32_BYTES) -> in
     return num_trainable * bytes_per_value
 
 
-def optimizer_bytes(num_trainable: int, bytes_per_value: int = _FP32_BYTES) -> int:
-    """Compute the memory of AdamW: two moments of each value that learns.
+def optimizer_bytes(
+    num_trainable: int, bytes_per_value: int = _FP32_BYTES, num_moments: int = ADAMW.num_moments
+) -> int:
+    """Compute the memory of an optimizer: moments of each value that learns.
 
     Args:
         num_trainable: values that learn.
         bytes_per_value: 4 in this studio.
+        num_moments: two for AdamW.
 
     Returns:
         Bytes.
     """
-    return 2 * num_trainable * bytes_per_value
+    return num_moments * num_trainable * bytes_per_value
 
 
 def logits_bytes(num_supervised: int, vocabulary_size: int, head_weights_learned: int) -> int:
@@ -188,7 +191,7 @@ def estimate(
             raise
         packed = False  # as the trainer will find out, too
         drawn, widest, activations = _at_once(plan, base, kept, virtual, packed)
-    memory = _memory(architecture, widest, activations, hardware)
+    memory = _memory(architecture, spec.optimizer, widest, activations, hardware)
     steps = num_steps(len(kept), plan.schedule, plan.limits.max_steps)
     per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
     evaluations = math.ceil(steps / steps_between_evaluations(len(kept), plan.schedule))
@@ -205,7 +208,7 @@ def estimate(
         _seconds(architecture, batch, density, hardware, plan.base.precision, _Pass(False))
         for batch in scored
     )
-    updated = steps * _UPDATE_BYTES * architecture.num_trainable
+    updated = steps * spec.optimizer.update_bytes * architecture.num_trainable
     seconds += updated / hardware.bandwidth_bytes_per_second
     result = CostEstimate(
         num_parameters=architecture.num_parameters,
@@ -332,16 +335,23 @@ def _cut_up(
 
 
 def _memory(
-    architecture: Architecture, widest: _MicroBatch, activations: int, hardware: Hardware
+    architecture: Architecture,
+    optimizer: OptimizerSpec,
+    widest: _MicroBatch,
+    activations: int,
+    hardware: Hardware,
 ) -> MemoryParts:
+    learned = architecture.num_trainable
     gaps = _HEAP_GAPS_RATIO if hardware.device == "cpu" else 1.0
     head_learned = architecture.head_weights if architecture.head_learns else 0
     logits = logits_bytes(widest.num_supervised, architecture.vocabulary_size, head_learned)
     return MemoryParts(
         weights_bytes=architecture.frozen_bytes,
-        learned_bytes=_FP32_BYTES * architecture.num_trainable,
-        gradients_bytes=gradient_bytes(architecture.num_trainable),
-        optimizer_bytes=optimizer_bytes(architecture.num_trainable),
+        learned_bytes=_FP32_BYTES * learned,
+        gradients_bytes=gradient_bytes(
+            learned if optimizer.keeps_gradients else architecture.largest_learned
+        ),
+        optimizer_bytes=optimizer_bytes(learned, num_moments=optimizer.num_moments),
         activations_bytes=round(activations * gaps),
         logits_bytes=logits,
         runtime_bytes=hardware.runtime_bytes

@@ -31,8 +31,10 @@ class MemoryParts(Value):
 
     weights_bytes: int = Field(description="Frozen weights, in the plan's precision.")
     learned_bytes: int = Field(description="What learns, in fp32.")
-    gradients_bytes: int = Field(description="One fp32 value for each that learns.")
-    optimizer_bytes: int = Field(description="AdamW's two fp32 moments.")
+    gradients_bytes: int = Field(
+        description="One fp32 value for each that learns; LOMO: of one tensor."
+    )
+    optimizer_bytes: int = Field(description="AdamW's two fp32 moments; LOMO keeps none.")
     activations_bytes: int = Field(description="What the backward pass needs from the forward.")
     logits_bytes: int = Field(description="Scores over the vocabulary and their gradients.")
     runtime_bytes: int = Field(description="Interpreter and libraries.")

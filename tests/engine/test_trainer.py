@@ -75,7 +75,7 @@ def test_the_model_ends_with_its_best_weights(tmp_path: Path) -> None:
     assert len(list((tmp_path / "run").glob("step-*"))) <= 3
 
 
-@pytest.mark.parametrize("method", ["lora", "full", "qlora", "prompt_tuning"])
+@pytest.mark.parametrize("method", ["lora", "full", "lomo", "qlora", "prompt_tuning"])
 @pytest.mark.parametrize("interrupted_after", [1, 4, 8])
 def test_resumed_ends_with_the_same_bits(
     tmp_path: Path, method: str, interrupted_after: int

@@ -32,7 +32,7 @@ def tiny_training(
     tuned = attach_method(language_model, spec, parse_options(spec, options), seed=3)
     items = [encode_example(tuned, ticket, TEMPLATE) for ticket in TICKETS]
     whole = Training(tuned, items, items[:4], SCHEDULE, Limits(), 5, checkpoints)
-    return replace(whole, **changes)
+    return replace(whole, **{"new_optimizer": spec.optimizer.new} | changes)
 
 
 def digest(training: Training) -> str:

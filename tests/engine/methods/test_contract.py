@@ -21,6 +21,7 @@ from engine.method import (
     trainable,
 )
 from engine.methods import all_methods
+from engine.optimizers import backward
 from templates.errors import PlanError
 from tests.engine.tiny import ARCHITECTURES, TEMPLATE, TICKETS, tiny_folder, tiny_model
 
@@ -52,13 +53,12 @@ def logits_of(language_model: LanguageModel) -> torch.Tensor:
 
 def train_steps(language_model: LanguageModel, spec: MethodSpec, steps: int) -> list[float]:
     language_model.model.train()
-    parameters = list(trainable(language_model.model).values())
-    optimizer = torch.optim.AdamW(parameters, lr=spec.schedule.learning_rate, weight_decay=0.0)
+    optimizer = spec.optimizer.new(trainable(language_model.model), spec.schedule)
+    optimizer.param_groups[0]["lr"] = spec.schedule.learning_rate
     batch, losses = batch_for(language_model), []
     for _ in range(steps):
         loss = loss_sum(language_model, batch) / batch.num_supervised
-        loss.backward()
-        assert all(parameter.grad is not None for parameter in parameters)
+        backward(loss, optimizer, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
@@ -88,7 +88,7 @@ def test_only_trainable_tensors_change_and_the_loss_falls(
     losses += train_steps(tuned, spec, 8)
     after = snapshot(tuned)
     learned = set(trainable(tuned.model))
-    tied = {"lm_head.weight"} if spec.name == "full" else set()
+    tied = {"lm_head.weight"} if spec.family == "whole model" else set()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and changed <= learned | tied
     assert all(not torch.equal(before[name], after[name]) for name in learned if name in before)
@@ -182,7 +182,7 @@ def test_attach_then_detach_leaves_the_base_as_it_was(
     before, modules = snapshot(base), [type(module) for module in base.model.modules()]
     attach_method(base, spec, parse_options(spec, SMALL.get(spec.name, {})), seed=1)
     spec.detach(base.model)
-    if spec.name != "full" or precision == "fp32":  # full keeps its exact fp32 weights
+    if spec.family != "whole model" or precision == "fp32":  # these keep their exact fp32 weights
         assert same(before, snapshot(base))
     assert modules == [type(module) for module in base.model.modules()]
     assert not trainable(base.model)

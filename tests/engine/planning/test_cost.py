@@ -239,6 +239,14 @@ def test_methods_differ_as_they_should(base: BaseFolder) -> None:
     costs = {method: cost_of(base, method=method) for method in all_methods()}
     full, lora = costs["full"].memory, costs["lora"].memory
     assert full.weights_bytes == 0 and full.learned_bytes == 4 * costs["full"].num_parameters
+    lomo = costs["lomo"].memory
+    assert (lomo.weights_bytes, lomo.learned_bytes) == (0, full.learned_bytes)
+    assert (full.gradients_bytes, full.optimizer_bytes) == (
+        full.learned_bytes,
+        2 * full.learned_bytes,
+    )
+    assert lomo.gradients_bytes == 4 * 320 * 32, "of the embedding alone"
+    assert lomo.optimizer_bytes == 0
     assert lora.weights_bytes == full.learned_bytes
     assert costs["qlora"].memory.weights_bytes < lora.weights_bytes
     assert costs["qlora"].num_trainable == costs["lora"].num_trainable
