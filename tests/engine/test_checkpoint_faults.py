@@ -367,6 +367,7 @@ def test_a_checkpoint_of_a_newer_studio_is_refused_and_kept(tmp_path: Path) -> N
     2, "SIGKILL at file boundaries, judged by ckpt-chaos", "Resumed to the same bits; nothing lost"
 )
 @pytest.mark.slow
+@pytest.mark.timeout(600)  # ten processes load torch: 290 s seen on a busy machine
 def test_the_outside_judge_finds_no_fault(tmp_path: Path) -> None:
     """ckpt-chaos kills a whole run at its file events, and compares how the resumed ones end.
 
