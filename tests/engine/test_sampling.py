@@ -144,7 +144,7 @@ def test_a_stop_at_any_instant_of_a_round_costs_no_bit(
         again = training(tmp_path, run, **changes)
         assert isinstance(list(train(again, sampler=open_one(again)))[-1], Finished)
         assert digest(again) == digest(whole), f"stopped at look {call}"
-    assert call > 10
+    assert call > 6, "looks fell into rounds, steps and evaluations"
 
 
 def test_a_stop_is_heard_at_the_next_token(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_nothing_to_sample_costs_nothing(tmp_path: Path) -> None:
     empty = Sampler(task.language_model, [], TEMPLATE, LABELS)
     looks: list[int] = []
     assert rounds(list(train(task, sampler=empty, should_stop=lambda: bool(looks.append(1))))) == []
-    assert len(looks) == 1 + 2, "before the step and two validation batches"
+    assert len(looks) == 1 + 1, "before the step and the validation batch"
 
 
 def test_no_room_for_an_answer_is_said_before_the_first_round(tmp_path: Path) -> None:
