@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 
 ROOT = Path(__file__).parents[3]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -23,6 +23,7 @@ _QUIET = (
     "--disable-component-update --disable-sync"
 ).split()
 _START_SECONDS = 60.0
+_WAIT_MILLISECONDS = 40_000  # machines of tests are busy
 _LOCAL = ("127.0.0.1", "localhost")
 
 
@@ -115,7 +116,8 @@ def visit(
         reduced_motion="reduce",
         accept_downloads=True,
     )
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(_WAIT_MILLISECONDS)
+    expect.set_options(timeout=_WAIT_MILLISECONDS)
     page = context.new_page()
     seen = Seen()
 
