@@ -14,6 +14,7 @@ from types import TracebackType
 from studio.data_service import DataService
 from studio.engine_service import EngineService
 from studio.home import Home
+from studio.jobs.fork_server import ForkServer
 from studio.jobs.queue import Queue
 from studio.projects import Projects
 from studio.readings import Readings
@@ -38,6 +39,7 @@ class Server:
         self.projects = Projects(home)
         self.engine = EngineService(log=home.root / "engine.log")
         self.data = DataService(log=home.root / "data.log")
+        self.fork_server = ForkServer(home)
         self.readings = Readings(home, self.projects, self.queue)
         self.downloads = home.root / "downloads"  # the only folder whose files a page hands out
         self._over = threading.Event()
@@ -90,11 +92,12 @@ class Server:
         self._thread.join()
         self.engine.close()
         self.data.close()
+        self.fork_server.close()
         self.readings.close()
         self._lock.close()
 
     def warm_up(self) -> None:
-        """Start the engine in the background, so that the first question need not wait for it."""
+        """Load libraries in the background, so that neither questions nor jobs wait for them."""
 
         def ping() -> None:
             with suppress(StudioError):  # whoever asks next is told
@@ -102,6 +105,8 @@ class Server:
 
         if self.engine.pid is None:
             threading.Thread(target=ping, name="warm-up", daemon=True).start()
+        with suppress(StudioError):  # without it, jobs begin later
+            self.fork_server.start()
 
     def _move_on(self) -> None:
         while not self._over.wait(_LOOK_SECONDS):

@@ -4,6 +4,7 @@ requests.py    what a job of each kind is asked to do
 training.py    the wish to train a plan
 queue.py       who waits, who runs; anybody may move it on
 launcher.py    a worker as a process of its own
+fork_server.py a process with all libraries loaded, from which workers are forked
 worker.py      that process: takes the job, does the work, has the last word
 stopping.py    how a worker hears that it should stop
 context.py     what the worker hands to the work

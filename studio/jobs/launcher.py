@@ -1,12 +1,14 @@
-"""Starts a worker as a process of its own: argument list, own session, minimal environment."""
+"""Starts a worker as a process of its own: own session, minimal environment."""
 
 import contextlib
 import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +21,10 @@ from templates.files import disk_errors
 
 LOG = "worker.log"
 HELLO = b"+"
+FORK_SERVER = "fork-server"  # a socket in the studio's folder, see `fork_server.py`
+FORKED, REFUSED = b"+", b"-"
+SERVER_SECONDS = 5.0
+LARGEST_REQUEST_BYTES = 65_536
 _ONLINE = ("fetch", "download")
 _ROOT = Path(__file__).parents[2]
 _HELLO_SECONDS = 30.0
@@ -51,30 +57,55 @@ def launch_process(home: Path, job: Job, *, until_step: int = 0, token: str = ""
     reading, writing = os.pipe()
     environment = child_environment(offline=job.kind not in _ONLINE) | {HOME_VARIABLE: str(home)}
     command = [sys.executable, "-m", "studio.jobs.worker", job.id, "--hello", str(writing)]
+    orders = json.dumps({"until_step": until_step, "token": token}).encode() + b"\n"
+    worker = None
     try:
         with disk_errors("the worker's log"), (job.folder / LOG).open("ab") as log:
-            worker = subprocess.Popen(  # noqa: S603 - our own program, our own generated id
-                command,
-                cwd=_ROOT,
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                pass_fds=(writing,),
-                start_new_session=True,
-            )
+            descriptors = log.fileno(), writing
+            if not _forked(home, job, environment, orders, descriptors):
+                worker = subprocess.Popen(  # noqa: S603 - our own program, our own generated id
+                    command,
+                    cwd=_ROOT,
+                    env=environment,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=log,
+                    pass_fds=(writing,),
+                    start_new_session=True,
+                )
     except Exception:
         os.close(reading)
         raise
     finally:
         os.close(writing)
-    _children.append(worker)
-    assert worker.stdin is not None
-    with contextlib.suppress(BrokenPipeError), worker.stdin:
-        orders = {"until_step": until_step, "token": token}
-        worker.stdin.write(json.dumps(orders).encode() + b"\n")
+    if worker is not None:
+        _children.append(worker)
+        assert worker.stdin is not None
+        with contextlib.suppress(BrokenPipeError), worker.stdin:
+            worker.stdin.write(orders)
     if not _said_hello(reading):
-        write_failure(job, f"The worker could not start (exit {worker.wait()})")
+        code = f" (exit {worker.wait()})" if worker is not None else ""
+        write_failure(job, f"The worker could not start{code}")
+
+
+@contextlib.contextmanager
+def connected(home: Path) -> Iterator[socket.socket]:
+    """Connect to the fork server of a home.
+
+    Args:
+        home: the folder; the path of a socket must be short, so it is named by a descriptor.
+
+    Yields:
+        The connection.
+    """
+    folder = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+            connection.settimeout(SERVER_SECONDS)
+            connection.connect(f"/proc/self/fd/{folder}/{FORK_SERVER}")
+            yield connection
+    finally:
+        os.close(folder)
 
 
 def reap() -> None:
@@ -95,6 +126,23 @@ def ask_to_stop(process: Process, *, force: bool = False) -> None:
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 os.kill(process.pid, signal.SIGTERM)
+
+
+def _forked(
+    home: Path, job: Job, environment: Mapping[str, str], orders: bytes, descriptors: Sequence[int]
+) -> bool:
+    """Ask the fork server for a worker; False where it has to be started in another way.
+
+    The descriptors are those of log and hello. A token among the orders gets into no file.
+    """
+    request = {"job": job.id, "environment": dict(environment), "orders": orders.decode()}
+    content = json.dumps(request).encode()
+    if len(content) > LARGEST_REQUEST_BYTES:
+        return False
+    with contextlib.suppress(OSError), connected(home) as connection:
+        socket.send_fds(connection, [content], descriptors)
+        return connection.recv(1) == FORKED
+    return False
 
 
 def _said_hello(reading: int) -> bool:

@@ -1,4 +1,4 @@
-"""One job in a process of its own: `python -m studio.jobs.worker JOB`.
+"""One job in a process of its own: `python -m studio.jobs.worker JOB`, or forked.
 
 It takes the job, says who it is, waits for its device, does the work, and has the last word:
 Finished, Delivered, Stopped or Failed. Then it lets the queue go on.
@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from engine.events import Delivered, Event, Failed, Launched, Stopped
 from engine.jobs import Job
@@ -170,35 +170,46 @@ def _unforeseen(error: Exception, job: Job, launched: Launched) -> Failed:
     )
 
 
-def main() -> None:
-    """Work on the job that the argument names, and let the queue go on."""
+def run(job_id: str, hello_pipe: int, orders: Callable[[], str]) -> NoReturn:
+    """Be the worker of a job: work on it, let the queue go on, and end this process.
+
+    Args:
+        job_id: of a job in the studio's folder.
+        hello_pipe: file descriptor that is told once the attempt can be seen; -1: nobody asks.
+        orders: reads one line of JSON, the arguments of `work_on`; "" where there are none.
+    """
     faulthandler.enable()
-    parser = argparse.ArgumentParser(description="Work on one job.")
-    parser.add_argument("job")
-    parser.add_argument("--hello", type=int, default=-1)
-    arguments = parser.parse_args()
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb") as file:
         file.write(_PREFERRED_VICTIM)
     home = Home()
-    job = home.job(arguments.job)
+    job = home.job(job_id)
 
     def hello() -> None:
-        if arguments.hello >= 0:
+        if hello_pipe >= 0:
             with contextlib.suppress(OSError):  # who asked may be gone
-                os.write(arguments.hello, HELLO)
-            os.close(arguments.hello)
+                os.write(hello_pipe, HELLO)
+            os.close(hello_pipe)
 
     with StopRequest() as stop:
         try:
-            orders = sys.stdin.readline()
-            if not orders:  # who started this was killed; the job still waits in line
+            given = orders()
+            if not given:  # who started this was killed; the job still waits in line
                 sys.exit("There were no orders")
-            work_on(home, job, stop, hello=hello, **json.loads(orders))
+            work_on(home, job, stop, hello=hello, **json.loads(given))
             Queue(home).advance()
         except StudioError as error:
             sys.exit(str(error))
     sys.stderr.flush()
     os._exit(0)  # threads of a download that was stopped would be waited for
+
+
+def main() -> None:
+    """Work on the job that the argument names; standard input gives the orders."""
+    parser = argparse.ArgumentParser(description="Work on one job.")
+    parser.add_argument("job")
+    parser.add_argument("--hello", type=int, default=-1)
+    arguments = parser.parse_args()
+    run(arguments.job, arguments.hello, sys.stdin.readline)
 
 
 if __name__ == "__main__":
