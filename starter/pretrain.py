@@ -222,9 +222,12 @@ def _prepare(recipe: Recipe, data: Path, work: Path) -> None:
     untrained = work / "untrained"
     if not (untrained / "config.json").exists():
         make_tokenizer(untrained, recipe, corpus)
-        new_model(recipe.model, recipe.tokenizer.num_entries, recipe.seed).save_pretrained(
-            untrained
+        separator_id = PreTrainedTokenizerFast.from_pretrained(untrained).convert_tokens_to_ids(
+            DEFAULT_SEPARATOR
         )
+        new_model(
+            recipe.model, recipe.tokenizer.num_entries, recipe.seed, separator_id=separator_id
+        ).save_pretrained(untrained)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(untrained)
     for stage in recipe.stages:
         folder = work / stage.name
