@@ -1,4 +1,4 @@
-"""What was measured: one JSON line a heat under build/benchmarks, all that the report reads.
+"""What was measured: one JSON line a heat, kept with the code; the report reads nothing else.
 
 Whatever is finished is not measured again, until the product's engine changes.
 """
@@ -18,9 +18,9 @@ from benchmarks.workload import Case
 from engine.planning.hardware import measure_hardware
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "build" / "benchmarks"
-MODELS_FOLDER = FOLDER / "models"
-LOGS_FOLDER = FOLDER / "logs"
+MEASURED = ROOT / "benchmarks" / "measured"  # a file for each machine
+MODELS_FOLDER = ROOT / "build" / "benchmarks" / "models"
+LOGS_FOLDER = ROOT / "build" / "benchmarks" / "logs"
 _LIBRARIES = ("torch", "transformers")
 
 
@@ -88,7 +88,7 @@ def records_path(machine: dict[str, Any]) -> Path:
         A file that may not exist yet.
     """
     name = f"{machine['processor']} {machine['cores']} cores {machine['memory_gib']} GiB"
-    return FOLDER / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.jsonl"
+    return MEASURED / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}.jsonl"
 
 
 def read_records(path: Path) -> list[Record]:

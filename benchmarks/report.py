@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.account import BETWEEN, PRODUCTS
-from benchmarks.records import FOLDER, ROOT, Record, read_records
+from benchmarks.records import MEASURED, ROOT, Record, read_records
 from benchmarks.results import Result, fastest_peer, results_of
 from benchmarks.turns import OURS
 from benchmarks.workload import ALPHA, MODELS, NUM_NEW_TOKENS, NUM_PROMPTS, RANK
@@ -424,7 +424,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main() -> None:
     """Read every machine's lines, and write the page."""
-    paths: list[Path] = sorted(FOLDER.glob("*.jsonl"))
+    paths: list[Path] = sorted(MEASURED.glob("*.jsonl"))
     records = [record for path in paths for record in read_records(path)]
     if not records:
         raise SystemExit("Nothing is measured yet: run make bench")

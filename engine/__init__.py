@@ -20,6 +20,7 @@ In the order in which things happen:
     batches.py          items of like length -> packed or padded tensors
     loss.py             cross-entropy on supervised tokens, never all logits at once
     packing.py          which fast paths are right for a model: tried out when it is loaded
+    stem.py             frozen blocks run once an example, and are kept
     optimizers.py       AdamW, and LOMO, which keeps no gradients
     schedules.py        learning rate over the run
     events.py           what a run reports

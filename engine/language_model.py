@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from engine.plan import Precision
 from templates.render import Rendered
@@ -30,6 +31,24 @@ class FastPaths:
     notices: tuple[str, ...] = ()
 
 
+class Stem(Protocol):
+    """Stands in for the blocks below everything that learns."""
+
+    def standing_in(
+        self, ids: Tensor, lengths: Sequence[int]
+    ) -> contextlib.AbstractContextManager[None]:
+        """Let the blocks hand on what was kept, while rows are read that all are known.
+
+        Args:
+            ids: (B, T) token ids; of packed rows (1, T).
+            lengths: tokens of each row.
+
+        Returns:
+            A context manager around one forward pass.
+        """
+        ...
+
+
 @dataclass
 class LanguageModel:
     """A model in the hand: weights, tokenizer, precision, and soft-prompt length.
@@ -40,6 +59,7 @@ class LanguageModel:
         precision: how the frozen weights are held; bf16 and nf4 compute under bf16 autocast.
         num_virtual_tokens: P learned positions read before every input; 0 for most methods.
         paths: ways of training it faster that were proven on it.
+        stem: what its frozen lower blocks made of examples, to be read instead of running them.
     """
 
     model: Any
@@ -47,6 +67,7 @@ class LanguageModel:
     precision: Precision = "fp32"
     num_virtual_tokens: int = 0
     paths: FastPaths = FastPaths()
+    stem: Stem | None = None
 
     @property
     def device(self) -> torch.device:

@@ -70,6 +70,54 @@ def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
     return [layer for layer in layers if layer.path.rpartition(".")[2] in targets]
 
 
+def blocks_of(model: Any) -> tuple[str, list[nn.Module]]:
+    """Find the blocks of a model: the list of as many modules as its config has hidden layers.
+
+    Args:
+        model: a transformers causal language model, on any device.
+
+    Returns:
+        The dotted path of the list and the blocks in order; "" and none where there is no list.
+    """
+    num_blocks = model.config.get_text_config().num_hidden_layers
+    for path, module in model.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == num_blocks:
+            return path, list(module)
+    return "", []
+
+
+def in_top_blocks(model: Any, layers: list[LinearLayer], num_blocks: int) -> list[LinearLayer]:
+    """Keep the layers that lie in the last blocks.
+
+    Args:
+        model: a transformers causal language model.
+        layers: some of its linear layers.
+        num_blocks: how many of the last blocks.
+
+    Returns:
+        Those of them, in the same order.
+
+    Raises:
+        PlanError: there are not so many blocks, or none of the layers lies in them.
+    """
+    path, blocks = blocks_of(model)
+    if num_blocks > len(blocks):
+        raise PlanError(
+            f"This base has {len(blocks)} blocks, not {num_blocks}",
+            where="option top_blocks",
+            fix=f"Choose at most {len(blocks)}, or 0 for all",
+        )
+    tops = tuple(f"{path}.{place}." for place in range(len(blocks) - num_blocks, len(blocks)))
+    kept = [layer for layer in layers if layer.path.startswith(tops)]
+    if not kept:
+        raise PlanError(
+            "None of the chosen layers lies in the top blocks",
+            where="option top_blocks",
+            fix="Choose other layers, or 0 for all blocks",
+        )
+    return kept
+
+
 def put_module(model: nn.Module, path: str, module: nn.Module) -> None:
     """Exchange one module.
 

@@ -124,8 +124,12 @@ def read_batch(language_model: LanguageModel, batch: Batch, part: Any) -> Any:
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
     if "position_ids" in inspect.signature(part.forward).parameters:
         inputs["position_ids"] = batch.positions
-    packed = attending_to_packed_rows(language_model.model)
-    with language_model.autocast(), packed if batch.is_packed else contextlib.nullcontext():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(language_model.autocast())
+        if batch.is_packed:
+            stack.enter_context(attending_to_packed_rows(language_model.model))
+        if language_model.stem:
+            stack.enter_context(language_model.stem.standing_in(batch.ids, batch.lengths))
         return part(**inputs)
 
 

@@ -46,6 +46,7 @@ from engine.optimizers import Lomo, NewOptimizer, adamw, backward, clip_gradient
 from engine.plan import Limits, Schedule
 from engine.sampling import Sampler
 from engine.schedules import learning_rate_at, num_steps, steps_between_evaluations
+from engine.stem import keep_stem
 from templates.errors import PlanError
 
 _KEEP_NEWEST = 2
@@ -150,6 +151,9 @@ def train(
         num_parameters=count_parameters(model.parameters()),
         notices=(*training.notices, *training.language_model.paths.notices, *notices),
     )
+    training, words = _with_stem(training, should_stop)
+    if words:
+        yield Noticed(words)
     validation = _validation_batches(training, state)
     draws = _draws(training, state.step + 1)
     items = next(draws)
@@ -225,6 +229,20 @@ def train(
         seconds=time.monotonic() - started_at,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
+
+
+def _with_stem(training: Training, should_stop: Callable[[], bool]) -> tuple[Training, str]:
+    """Keep what frozen blocks make of the examples, where they are read more than once."""
+    if training.total_steps <= training.batches_per_epoch:
+        return training, ""
+    language_model, words = keep_stem(
+        training.language_model,
+        [*training.train, *training.validation],
+        most_tokens=training.schedule.micro_batch_tokens,
+        folder=training.checkpoints.parent,
+        should_stop=should_stop,
+    )
+    return replace(training, language_model=language_model), words
 
 
 def _is_over(training: Training, state: TrainerState) -> bool:

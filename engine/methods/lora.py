@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from engine.language_model import LanguageModel
-from engine.layers import ALL_LINEAR, choose_layers, put_module
+from engine.layers import ALL_LINEAR, blocks_of, choose_layers, in_top_blocks, put_module
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
 from engine.quantise import NF4Linear, dequantise_linear
@@ -44,6 +44,13 @@ class Options(MethodOptions):
         max_length=100,
         title="Layers",
         description='Names of linear layers such as q_proj, or "all-linear".',
+    )
+    top_blocks: int = Field(
+        default=0,
+        ge=0,
+        le=1024,
+        title="Top blocks",
+        description="Only the last so many blocks learn; those below run once an example. 0: all.",
     )
 
 
@@ -103,9 +110,11 @@ def attach(model: Any, options: Options) -> None:
         options: LoRA's options.
 
     Raises:
-        PlanError: no layer of that name, or a rank above a layer's width.
+        PlanError: no layer of that name, fewer blocks, or a rank above a layer's width.
     """
     layers = choose_layers(model, options.targets)
+    if options.top_blocks:
+        layers = in_top_blocks(model, layers, options.top_blocks)
     for layer in layers:
         width = min(layer.in_features, layer.out_features)
         if options.rank > width:
@@ -194,6 +203,9 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         "use_dora": False,
         "init_lora_weights": True,
     }
+    if options.top_blocks:
+        num_blocks = len(blocks_of(language_model.model)[1])
+        config["layers_to_transform"] = list(range(num_blocks))[-options.top_blocks :]
     return PeftAdapter(config, tensors)
 
 

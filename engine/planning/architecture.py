@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from engine.base_model import BaseFolder, load_skeleton
-from engine.layers import linear_layers
+from engine.layers import blocks_of, linear_layers
 from engine.method import MethodOptions, MethodSpec, count_parameters, trainable
 from engine.plan import Precision
 from engine.quantise import BLOCK_SIZE
@@ -29,6 +31,7 @@ class Architecture:
         added_linear: weights of linear layers that the method adds.
         quantised_linear: weights held in 4 bits.
         num_layers: blocks.
+        num_stem_layers: the lowest of them, in and below which nothing learns.
         width: D.
         attention_width: heads times head width.
         head_weights: of the output head, which may share the embedding.
@@ -45,6 +48,7 @@ class Architecture:
     added_linear: int
     quantised_linear: int
     num_layers: int
+    num_stem_layers: int
     width: int
     attention_width: int
     head_weights: int
@@ -120,11 +124,18 @@ def look_at(
         ),
         quantised_linear=sum(linear.values()) if precision == "nf4" else 0,
         num_layers=int(config.num_hidden_layers),
+        num_stem_layers=0 if tables & learned_ids else _num_frozen(blocks_of(model)[1]),
         width=int(config.hidden_size),
         attention_width=num_heads * head_width,
         head_weights=head.numel(),
         head_learns=id(head) in learned_ids,
     )
+
+
+def _num_frozen(blocks: list[nn.Module]) -> int:
+    """Count the blocks before the first in which something learns."""
+    learning = [any(value.requires_grad for value in block.parameters()) for block in blocks]
+    return learning.index(True) if True in learning else 0
 
 
 def frozen_weight_bytes(num_weights: int, precision: Precision) -> int:

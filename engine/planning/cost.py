@@ -6,7 +6,7 @@ batches are the ones the trainer will draw. Time is a range: it depends on what 
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from engine.planning.activations import activation_bytes
 from engine.planning.architecture import Architecture, look_at
 from engine.planning.estimate import CostEstimate, Hardware, MemoryParts
 from engine.schedules import num_steps, steps_between_evaluations
+from engine.stem import fits_in_memory
 
 _FP32_BYTES = 4
 # Measured by benchmarks/estimate_accuracy.py: blocks of changing size leave gaps in the heap.
@@ -113,7 +114,7 @@ def logits_bytes(num_supervised: int, vocabulary_size: int, head_weights_learned
     return _FP32_BYTES * (3 * chunk + head_weights_learned)
 
 
-def training_flops_per_token(num_frozen: int, num_learned: int) -> int:
+def training_flops_per_token(num_frozen: float, num_learned: float) -> float:
     """Compute the arithmetic of linear layers for one token.
 
     Forward 2 N; backward 2 N for the activations' gradients and 2 N more where weights learn.
@@ -145,10 +146,17 @@ class _MicroBatch(NamedTuple):
 
 
 class _Pass(NamedTuple):
-    """Whether a batch is learned from or only scored, and whether layers are computed twice."""
+    """How a batch is read.
+
+    Attributes:
+        training: learned from, not only scored.
+        recomputes: layers are computed twice.
+        has_stem: what the frozen lower blocks make of it is known already.
+    """
 
     training: bool
     recomputes: bool = False
+    has_stem: bool = False
 
 
 def estimate(
@@ -196,18 +204,33 @@ def estimate(
     per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
     evaluations = math.ceil(steps / steps_between_evaluations(len(kept), plan.schedule))
     scored = _cut_up(sorted(validation), plan.schedule.micro_batch_tokens, virtual, packed)
-    again = plan.schedule.recomputes
-    epoch_flops = sum(_flops(architecture, batch, _Pass(True, again)) for batch in drawn[0])
-    scored_flops = sum(_flops(architecture, batch, _Pass(False)) for batch in scored)
     passes = steps / per_epoch
+    keeps_stem = bool(architecture.num_stem_layers) and steps > per_epoch
+    learning = _Pass(True, plan.schedule.recomputes, keeps_stem)
+    scoring = _Pass(False, has_stem=keeps_stem)
+
+    def work(of_batch: Callable[[_MicroBatch, _Pass], float]) -> float:
+        return passes * sum(of_batch(batch, learning) for batch in drawn[0]) + evaluations * sum(
+            of_batch(batch, scoring) for batch in scored
+        )
+
     density = activations / widest.num_tokens
-    seconds = passes * sum(
-        _seconds(architecture, batch, density, hardware, plan.base.precision, _Pass(True, again))
-        for batch in drawn[0]
-    ) + evaluations * sum(
-        _seconds(architecture, batch, density, hardware, plan.base.precision, _Pass(False))
-        for batch in scored
+    flops = work(lambda batch, kind: _flops(architecture, batch, kind))
+    seconds = work(
+        lambda batch, kind: _seconds(
+            architecture, batch, density, hardware, plan.base.precision, kind
+        )
     )
+    stem_bytes, saved_flops = 0, 0.0
+    if keeps_stem:
+        once = sum(_stem_flops(architecture, batch) for batch in (*drawn[0], *scored))
+        flops += once
+        seconds += once / _speed(hardware, plan.base.precision)
+        saved_flops = work(lambda batch, _: _stem_flops(architecture, batch)) - once
+        num_tokens = sum(item.num_tokens for item in (*kept, *validation))
+        stem_bytes = num_tokens * architecture.width * _bytes_per_value(plan.base.precision)
+    in_memory = fits_in_memory(stem_bytes, hardware.memory_available_bytes - memory.total_bytes)
+    memory = memory.model_copy(update={"stem_bytes": stem_bytes if in_memory else 0})
     updated = steps * spec.optimizer.update_bytes * architecture.num_trainable
     seconds += updated / hardware.bandwidth_bytes_per_second
     result = CostEstimate(
@@ -222,7 +245,9 @@ def estimate(
         epoch_supervised_tokens=sum(item.num_supervised for item in kept),
         num_steps=steps,
         inference_overhead_ratio=_overhead_ratio(architecture, kept, virtual),
-        flops=passes * epoch_flops + evaluations * scored_flops,
+        flops=flops,
+        stem_disk_bytes=0 if in_memory else stem_bytes,
+        stem_saved_flops=saved_flops,
         low_seconds=seconds * _FAST_RATIO,
         high_seconds=seconds * _SLOW_RATIO * hardware.busy_ratio,
         blockers=tuple(blockers),
@@ -255,8 +280,7 @@ def _at_once(
     kept = _traced(*chosen, widest, packed=packed)
     if plan.schedule.recomputes:
         architecture = _architecture(*chosen)
-        bytes_per_value = _FP32_BYTES if plan.base.precision == "fp32" else 2
-        entering = widest.num_tokens * architecture.width * bytes_per_value
+        entering = widest.num_tokens * architecture.width * _bytes_per_value(plan.base.precision)
         kept = min(kept, kept // architecture.num_layers + entering * architecture.num_layers)
     return drawn, widest, kept
 
@@ -360,16 +384,42 @@ def _memory(
 
 
 def _flops(architecture: Architecture, batch: _MicroBatch, kind: _Pass) -> float:
-    """Add up linear layers, attention (4 T^2 A a layer and row, 2.5 times that back) and head."""
-    frozen, learned = architecture.frozen_linear, architecture.learned_linear
+    """Add up linear layers, attention (4 T^2 A a layer and row, 2.5 times that back) and head.
+
+    The blocks below everything that learns have no backward pass.
+    """
+    below = _stem_flops(architecture, batch)
+    above = 1 - architecture.num_stem_layers / architecture.num_layers
+    frozen, learned = above * architecture.frozen_linear, architecture.learned_linear
     attention = 4.0 * architecture.num_layers * architecture.attention_width * batch.num_pairs
+    attention *= above
     head = 2.0 * architecture.head_weights * batch.num_supervised
     forward = 2.0 * (frozen + learned) * batch.num_tokens + attention
+    run_below = 0.0 if kind.has_stem else below
     if not kind.training:
-        return forward + head
+        return run_below + forward + head
     linear = training_flops_per_token(frozen, learned) * batch.num_tokens
-    again = forward if kind.recomputes else 0.0
-    return linear + 3.5 * attention + again + head * (3 if architecture.head_learns else 2)
+    again = forward + run_below if kind.recomputes else 0.0
+    head *= 3 if architecture.head_learns else 2
+    return run_below + linear + 3.5 * attention + again + head
+
+
+def _stem_flops(architecture: Architecture, batch: _MicroBatch) -> float:
+    """Count the forward pass of the blocks below everything that learns."""
+    share = architecture.num_stem_layers / architecture.num_layers
+    attention = 4.0 * architecture.num_layers * architecture.attention_width * batch.num_pairs
+    return share * (2.0 * architecture.frozen_linear * batch.num_tokens + attention)
+
+
+def _bytes_per_value(precision: Precision) -> int:
+    """Of hidden states."""
+    return _FP32_BYTES if precision == "fp32" else 2
+
+
+def _speed(hardware: Hardware, precision: Precision) -> float:
+    if precision == "fp32":
+        return hardware.fp32_flops_per_second
+    return hardware.bf16_flops_per_second
 
 
 def _overhead_ratio(
@@ -395,16 +445,14 @@ def _seconds(
     kind: _Pass,
 ) -> float:
     """Estimate one micro-batch: products, memory traffic and calls, one after the other."""
-    speed = (
-        hardware.fp32_flops_per_second if precision == "fp32" else hardware.bf16_flops_per_second
-    )
     share = (1.3 if kind.recomputes else 1.0) if kind.training else 0.3
     moved = _TRAFFIC_PER_ACTIVATION_BYTE * activation_bytes_per_token
     traffic = moved * batch.num_tokens / hardware.bandwidth_bytes_per_second
-    calls = architecture.num_layers * _CALL_SECONDS_PER_LAYER
+    layers = architecture.num_layers - kind.has_stem * architecture.num_stem_layers
+    calls = layers * _CALL_SECONDS_PER_LAYER
     decodings = 1 + kind.training + kind.recomputes
     decoding = decodings * architecture.quantised_linear / _DECODED_WEIGHTS_PER_SECOND
-    products = _flops(architecture, batch, kind) / speed
+    products = _flops(architecture, batch, kind) / _speed(hardware, precision)
     return products + share * (traffic + calls) + decoding
 
 

@@ -38,6 +38,9 @@ class MemoryParts(Value):
     activations_bytes: int = Field(description="What the backward pass needs from the forward.")
     logits_bytes: int = Field(description="Scores over the vocabulary and their gradients.")
     runtime_bytes: int = Field(description="Interpreter and libraries.")
+    stem_bytes: int = Field(
+        default=0, description="What frozen lower blocks made of every example, kept in memory."
+    )
 
     @property
     def total_bytes(self) -> int:
@@ -62,6 +65,12 @@ class CostEstimate(Value):
         default=0.0, description="Extra work to answer one request, before any merging."
     )
     flops: float = Field(description="Arithmetic of all steps and evaluations.")
+    stem_disk_bytes: int = Field(
+        default=0, description="What frozen lower blocks made of every example, kept on disk."
+    )
+    stem_saved_flops: float = Field(
+        default=0.0, description="Arithmetic left out because those blocks run once an example."
+    )
     low_seconds: float = Field(description="The run on a machine with nothing else to do.")
     high_seconds: float = Field(description="The run on a busy machine.")
     blockers: tuple[str, ...] = Field(default=(), description="Why it would fail; empty: it fits.")

@@ -109,6 +109,7 @@ def memory_bar(memory: MemoryParts, available_bytes: int) -> Markup:
         ("The optimizer's notes", memory.optimizer_bytes),
         ("Working memory of a step", memory.activations_bytes),
         ("Scores over the vocabulary", memory.logits_bytes),
+        *([("Kept from frozen blocks", memory.stem_bytes)] if memory.stem_bytes else []),
         ("Program and libraries", memory.runtime_bytes),
     )
     needed = size(memory.total_bytes)
@@ -150,6 +151,11 @@ def _facts(
         ("Result", size(cost.adapter_bytes), "what the run saves"),
         ("Steps", count(cost.num_steps), f"{epochs} over {count(cost.num_examples, 'example')}"),
     ]  # fmt: skip
+    if cost.stem_saved_flops:
+        kept = size(cost.memory.stem_bytes or cost.stem_disk_bytes)
+        place = "in memory" if cost.memory.stem_bytes else "on disk"
+        saved = cost.stem_saved_flops / (cost.stem_saved_flops + cost.flops)
+        facts.append(("Work saved", percent(saved), f"{kept} kept {place} from frozen blocks"))
     if hourly_price:
         low, high = (
             f"{seconds / _HOUR_SECONDS * hourly_price:,.2f}"

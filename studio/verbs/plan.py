@@ -158,5 +158,13 @@ def _say_estimate(estimate: CostEstimate) -> None:
         f"{estimate.adapter_bytes / 2**20:.2f} MiB; {estimate.num_steps} steps, about "
         f"{estimate.low_seconds:.0f} to {estimate.high_seconds:.0f} s."
     )
+    if estimate.stem_saved_flops:
+        kept = estimate.memory.stem_bytes or estimate.stem_disk_bytes
+        place = "in memory" if estimate.memory.stem_bytes else "on disk"
+        saved = estimate.stem_saved_flops / (estimate.stem_saved_flops + estimate.flops)
+        say(
+            f"Frozen blocks run once an example, which saves {100 * saved:.0f} % of the arithmetic "
+            f"and keeps {kept / 2**20:.1f} MiB {place}."
+        )
     for sentence in (*estimate.blockers, *estimate.warnings):
         say(f"Warning: {sentence}")

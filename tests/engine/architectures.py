@@ -51,9 +51,9 @@ PADDED: Mapping[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def random_model(model_type: str, precision: Precision = "fp32") -> LanguageModel:
+def random_model(model_type: str, precision: Precision = "fp32", **changes: Any) -> LanguageModel:
     """A base as `load_base` would give it, without tokenizer and before anything is proven."""
-    settings = {**PACKED, **PADDED}[model_type]
+    settings = {**PACKED, **PADDED}[model_type] | changes
     config = AutoConfig.for_model(model_type, vocab_size=VOCABULARY_SIZE, **settings)
     torch.manual_seed(0)
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16

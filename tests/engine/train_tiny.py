@@ -5,6 +5,7 @@
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,12 +24,18 @@ SCHEDULE = Schedule(learning_rate=5e-3, epochs=4, batch_size=3, evaluations_per_
 
 
 def tiny_training(
-    base: Path, checkpoints: Path, method: str = "lora", **changes: object
+    base: Path,
+    checkpoints: Path,
+    method: str = "lora",
+    *,
+    options: Mapping[str, object] | None = None,
+    **changes: object,
 ) -> Training:
     """12 steps with an evaluation after every third."""
     spec = get_method(method)
     language_model = load_base(locate_base(str(base)), spec.precisions[0])
-    options = {"rank": 4, "dropout": 0.3} if method == "lora" else {}
+    if options is None:
+        options = {"rank": 4, "dropout": 0.3} if method == "lora" else {}
     tuned = attach_method(language_model, spec, parse_options(spec, options), seed=3)
     items = [encode_example(tuned, ticket, TEMPLATE) for ticket in TICKETS]
     whole = Training(tuned, items, items[:4], SCHEDULE, Limits(), 5, checkpoints)

@@ -296,6 +296,30 @@ def test_examples_that_are_too_long(
     assert cost.fits == (too_long != "stop")
 
 
+def test_frozen_blocks_run_once_an_example(base: BaseFolder) -> None:
+    """Of two blocks of the tiny llama the lower one learns nothing."""
+    whole = cost_of(base, epochs=8)
+    half = cost_of(base, epochs=8, options={"top_blocks": 1})
+    once = cost_of(base, epochs=1, options={"top_blocks": 1})
+    tokens = sum(item.num_tokens for item in (*LENGTHS, *LENGTHS[:8]))
+    assert half.memory.stem_bytes == tokens * 32 * 4 and half.stem_disk_bytes == 0
+    assert half.num_trainable * 2 == whole.num_trainable
+    assert half.flops < 0.7 * whole.flops and half.high_seconds < whole.high_seconds
+    seen = look_at(
+        base, get_method("lora"), parse_options(get_method("lora"), {"top_blocks": 1}), "fp32"
+    )
+    assert seen.num_stem_layers == 1
+    forward = 2 * seen.frozen_linear / 2 * half.epoch_tokens
+    # Seven of eight epochs, all evaluations but one, and the attention beside the linear layers.
+    assert 7 * forward < half.stem_saved_flops < 14 * forward
+    for other in (whole, once):
+        assert not (other.memory.stem_bytes or other.stem_disk_bytes or other.stem_saved_flops)
+    small = HARDWARE.model_copy(update={"memory_available_bytes": half.peak_memory_bytes})
+    on_disk = cost_of(base, hardware=small, epochs=8, options={"top_blocks": 1})
+    assert on_disk.fits and on_disk.memory.stem_bytes == 0
+    assert on_disk.stem_disk_bytes == half.memory.stem_bytes
+
+
 def test_nothing_left_is_a_blocker(base: BaseFolder) -> None:
     limits = Limits(max_length_tokens=8, too_long="drop")
     assert "none is left" in cost_of(base, limits=limits).blockers[0]

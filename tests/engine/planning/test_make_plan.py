@@ -91,7 +91,7 @@ def test_text_from_a_command_line_is_understood(places: tuple[Path, Path]) -> No
         seed="7",
     )
     assert made.method.options == {
-        "rank": 4, "alpha": 8.0, "dropout": 0.1, "targets": ["q_proj", "v_proj"]
+        "rank": 4, "alpha": 8.0, "dropout": 0.1, "targets": ["q_proj", "v_proj"], "top_blocks": 0
     }  # fmt: skip
     assert made.schedule.learning_rate == 2e-4 and made.schedule.micro_batch_tokens == 2
     assert made.limits.max_steps == 3 and made.seed == 7

@@ -78,6 +78,15 @@ def test_peft_computes_what_we_measured(tmp_path: Path, method: str, architectur
 
 
 @in_all_architectures
+def test_peft_loads_an_adapter_of_the_top_blocks(tmp_path: Path, architecture: str) -> None:
+    run = finished_run(tmp_path, "lora", architecture, top_blocks=1)
+    publish(run, tmp_path / "out", form="adapter")
+    ours = logits_of(load_run(run.plan, run.checkpoints))
+    theirs = logits_elsewhere(in_peft(run, tmp_path / "out"), tmp_path / "out")
+    assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+@in_all_architectures
 def test_peft_loads_a_qlora_adapter_as_lora(tmp_path: Path, architecture: str) -> None:
     run = finished_run(tmp_path, "qlora", architecture)
     publication = publish(run, tmp_path / "out", form="adapter")
