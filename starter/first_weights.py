@@ -16,12 +16,17 @@ layer 1 and 2, the other groups   the same behind the separator only: look at th
 The last line is a nearest-neighbour classifier over the demonstrations. The embedding gets a
 constant part, equal for all tokens, so that a query can depend on the position alone.
 
+The other directions are shared out, so that a label that is copied is not drowned in notes and a
+note that is compared not in the embedding: N directions for notes, G C for what each of the two
+copying layers repeats.
+
 Shapes: D width, C channels of a head, H heads, G groups of heads that share keys and values.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,15 +43,16 @@ _WINDOWS = ((0.25, 0.06), (0.06, 0.015), (0.015, 0.004))  # of about 6, 20 and 6
 _NEAR, _MIDDLE = 0, 1  # of the windows
 _SLOW = 0.01
 # What the heads of layer 0 write, against the embedding.
-_NOTE_SIZES = (0.25, 0.025, 0.025)
-_WINDOW_NOTE_SIZE = 0.15
+_NOTE_SIZE = 0.25  # of the token before
+_WINDOW_NOTE_SIZE = 0.15  # of the last few, and the last 20
+_OTHER_NOTE_SIZE = 0.025  # of heads that no layer reads yet
 _RESIDUAL_SIZE = 1.5  # of what layer 1 reads, against the embedding
 _TOKEN_MATCH, _NOTE_MATCH, _TEXT_MATCH = 2.6, 0.09, 0.12  # sharpness of looks at what agrees
 _SEPARATOR_MATCH = 20.0
 _FADING = (1.2, 1.0, 0.8)  # heads of a group that start alike would stay alike
 _COPY_SIZE = 0.1
-_NOTED_PART = 0.1
-
+_NOTED_PART = 0.1  # of the embedding, left in the directions for notes
+_COPYING_LAYERS = (1, 2)
 
 _Look = tuple[Tensor, Tensor]  # keys and queries of a group: (C, D) each
 
@@ -60,6 +66,8 @@ class _Circuit:
         constant: (D,) the direction of the constant part, of plus and minus ones.
         values: (G, C, D) what a head of layer 0 reads of a token.
         notes: (H, D, C) how it writes it down.
+        noted: (D, N) the directions for notes.
+        copied: (2, G, C, D) the directions that each copying layer reads and repeats.
         frequencies: (C / 2,) by how much each pair of channels turns from a position to the next.
     """
 
@@ -67,8 +75,8 @@ class _Circuit:
     constant: Tensor
     values: Tensor
     notes: Tensor
-    copied: Tensor
     noted: Tensor
+    copied: Tensor
     frequencies: Tensor
 
     @property
@@ -131,56 +139,63 @@ def new_model(
     embedding.add_(_EMBEDDING_SIZE * circuit.constant)
     separator = embedding[separator_id] / embedding[separator_id].square().mean().sqrt()
     near, middle = (circuit.heads_per_group + window for window in (_NEAR, _MIDDLE))
+    looks = (
+        (_same_token(circuit), _same_text(circuit, separator, near, middle)),
+        (_same_text(circuit, separator, near), _same_text(circuit, separator, middle)),
+    )
     _look_back(layers[0].self_attn, circuit)
-    for number, (layer, looks) in enumerate((
-        (layers[1], [_same_token(circuit), _same_text(circuit, separator, near, middle)]),
-        (
-            layers[2],
-            [
-                _same_text(circuit, separator, near),
-                _same_text(circuit, separator, middle, first_channel=shape.head_dim // 2),
-            ],
-        ),
-    )):
-        _match_and_copy(layer.self_attn, circuit, looks, circuit.copied[number])
+    for number, layer_looks, copied in zip(_COPYING_LAYERS, looks, circuit.copied, strict=True):
+        _match_and_copy(layers[number].self_attn, circuit, layer_looks, copied)
     model.generation_config = GenerationConfig(
         bos_token_id=0, eos_token_id=0, pad_token_id=0, max_new_tokens=64, do_sample=False
     )
     return model
 
 
+def circuit_weights(model: nn.Module) -> set[str]:
+    """Name the weights that start as the circuit, but for the embedding.
+
+    Args:
+        model: from `new_model`.
+
+    Returns:
+        Names of parameters.
+    """
+    starts = tuple(f"model.layers.{number}.self_attn." for number in (0, *_COPYING_LAYERS))
+    return {name for name, _ in model.named_parameters() if name.startswith(starts)}
+
+
 def _new_circuit(shape: ModelRecipe, generator: torch.Generator) -> _Circuit:
     width, channels = shape.hidden_size, shape.head_dim
+    groups, heads = shape.num_key_value_heads, shape.num_attention_heads
     constant = torch.randint(0, 2, (width,), generator=generator).float() * 2 - 1
-    groups = shape.num_key_value_heads
-    values = torch.randn(groups, channels, width, generator=generator)
+    values = torch.randn(groups, channels, width, generator=generator) / math.sqrt(width)
     start = torch.randn(width, width, generator=generator)
     start[:, 0] = constant
-    basis = torch.linalg.qr(start).Q[:, 1:]
-    copied = basis[:, -2 * groups * channels :]
-    half = channels // 2
-    frequencies = torch.tensor(_ROPE_BASE) ** (-torch.arange(half) / half)
-    noted = basis[:, : width - 1 - copied.shape[1]]
-    num_slow = 2 * int((frequencies <= _SLOW).sum())
-    notes = noted @ torch.randn(shape.num_attention_heads, noted.shape[1], channels, generator=generator) * math.sqrt(width / noted.shape[1])
-    per = shape.num_attention_heads // groups
-    size = min(num_slow, noted.shape[1] // 3)
-    for place, head in enumerate((0, per + _NEAR, per + _MIDDLE)):
-        notes[head] = 0
-        notes[head][:, :size] = noted[:, place * size : (place + 1) * size] * math.sqrt(width)
+    directions = torch.linalg.qr(start).Q[:, 1:]  # none of them along the constant part
+    num_copied = len(_COPYING_LAYERS) * groups * channels
+    noted, copied = directions[:, :-num_copied], directions[:, -num_copied:]
+    num_noted = noted.shape[1]
+    notes = noted @ torch.randn(heads, num_noted, channels, generator=generator)
     circuit = _Circuit(
         shape=shape,
         constant=constant,
-        values=values / math.sqrt(width),
-        notes=notes,
+        values=values,
+        notes=notes * math.sqrt(width / num_noted),
         noted=noted,
-        copied=copied.T.reshape(2, groups, channels, width),
-        frequencies=frequencies,
+        copied=copied.T.reshape(len(_COPYING_LAYERS), groups, channels, width),
+        frequencies=torch.tensor(_ROPE_BASE) ** (-torch.arange(channels // 2) / (channels // 2)),
     )
+    # What is compared later gets directions of its own.
+    compared = (0, *(circuit.heads_per_group + window for window in (_NEAR, _MIDDLE)))
+    size = min(len(circuit.slow_channels), num_noted // len(compared))
+    for head, own in zip(compared, noted.split(size, dim=1), strict=False):
+        circuit.notes[head] = 0
+        circuit.notes[head, :, :size] = own * math.sqrt(width)
     return replace(circuit, values=circuit.without_constant(circuit.values))
 
 
-def _look_back(attention: nn.Module, circuit: _Circuit) -> None:
+def _look_back(attention: Any, circuit: _Circuit) -> None:
     """Layer 0: queries and keys that depend on the position alone."""
     frequencies, per_group = circuit.frequencies, circuit.heads_per_group
 
@@ -197,10 +212,10 @@ def _look_back(attention: nn.Module, circuit: _Circuit) -> None:
         for number in range(per_group):
             head = group * per_group + number
             query = _band(frequencies, *_WINDOWS[number % len(_WINDOWS)]) * _SOFTNESS
-            size = _WINDOW_NOTE_SIZE if number < 2 else 0.025
+            size = _WINDOW_NOTE_SIZE if number in (_NEAR, _MIDDLE) else _OTHER_NOTE_SIZE
             if group == 0:  # the score is largest where the key stands number + 1 tokens back
                 query = _rotated(sharp, -(number + 1) * frequencies)
-                size = _NOTE_SIZES[min(number, len(_NOTE_SIZES) - 1)]
+                size = _OTHER_NOTE_SIZE if number else _NOTE_SIZE
             put(attention.q_proj, head, query)
             written[head] *= size
     attention.v_proj.weight.data.copy_(circuit.values.flatten(0, 1))
@@ -211,36 +226,32 @@ def _same_token(circuit: _Circuit) -> _Look:
     """Behind a token like this one."""
     key, query = circuit.nothing, circuit.nothing
     channels = circuit.slow_channels
-    places = torch.arange(len(channels))
-    key[channels] = circuit.notes[0].T[places] * _NOTE_MATCH
-    query[channels] = circuit.values[0][places] * _TOKEN_MATCH
+    key[channels] = circuit.notes[0].T[: len(channels)] * _NOTE_MATCH
+    query[channels] = circuit.values[0][: len(channels)] * _TOKEN_MATCH
     return key, query
 
 
-def _same_text(
-    circuit: _Circuit, separator: Tensor, *windows: int, first_channel: int = 0
-) -> _Look:
+def _same_text(circuit: _Circuit, separator: Tensor, *windows: int) -> _Look:
     """Behind the separator, after text like this text; `windows` are heads of layer 0."""
     key, query = circuit.nothing, circuit.nothing
     *channels, marked = circuit.slow_channels.tolist()
     found = circuit.without_constant(separator)
     query[marked] = _SEPARATOR_MATCH * found / found.square().sum()
-    note = circuit.notes[0] @ (circuit.values[0] @ separator) * _NOTE_SIZES[0] / _RESIDUAL_SIZE
+    note = circuit.notes[0] @ (circuit.values[0] @ separator) * _NOTE_SIZE / _RESIDUAL_SIZE
     key[marked] = _SEPARATOR_MATCH * note / note.square().sum()
-    places = (torch.arange(len(channels)) + first_channel) % len(key)
     text = torch.stack([circuit.notes[window].T for window in windows]).sum(dim=0)
-    key[channels] = query[channels] = text[places] * _TEXT_MATCH
+    key[channels] = query[channels] = text[: len(channels)] * _TEXT_MATCH
     return key, query
 
 
 def _match_and_copy(
-    attention: nn.Module, circuit: _Circuit, looks: Sequence[_Look], repeated: Tensor
+    attention: Any, circuit: _Circuit, looks: Sequence[_Look], repeated: Tensor
 ) -> None:
     """Repeat the tokens that are found where the looks of the groups agree."""
-    groups, channels, width = circuit.values.shape
+    groups, channels, _ = circuit.values.shape
     per_group = circuit.heads_per_group
     for group in range(groups):
-        key, query = looks[min(group, len(looks) - 1)]
+        key, query = looks[min(group, len(looks) - 1)]  # further groups do as the last
         rows = slice(group * channels, (group + 1) * channels)
         attention.k_proj.weight.data[rows] = key
         attention.v_proj.weight.data[rows] = repeated[group]
