@@ -39,7 +39,7 @@ _FREE_INSTRUCTIONS = (
 )
 _LETTERS, _DIGITS = tuple("ABCDEFGH"), tuple("12345678")
 _PRODUCT_LAYOUT_RATIO = 0.7  # share of the episodes in the studio's own default layout
-_TRUE_NAMES_RATIO = 0.3
+_TRUE_NAMES_RATIO = 0.15
 
 
 class EpisodeWriter:

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 # Read when torch loads: on a busy machine, waiting threads must sleep and not burn the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -40,7 +41,7 @@ from starter.corpus import (
     load_corpus,
     read_storybook_authors,
 )
-from starter.first_weights import new_model
+from starter.first_weights import circuit_weights, new_model
 from starter.muon import muon
 from starter.recipe import RECIPE, Recipe, Stage, read_recipe
 from starter.rows import PackedRows, mixed_documents, write_rows
@@ -126,7 +127,13 @@ def run_stage(
         limits=Limits(),
         seed=recipe.seed,
         checkpoints=folder / "checkpoints",
-        new_optimizer=partial(muon, adamw_rate_ratio=recipe.muon.adamw_rate_ratio),
+        new_optimizer=partial(
+            muon,
+            adamw_rate_ratio=recipe.muon.adamw_rate_ratio,
+            circuit=circuit_weights(tuned.model),
+            circuit_rate_ratio=recipe.muon.circuit_rate_ratio,
+            product_dtype=torch.float32 if recipe.precision == "fp32" else torch.bfloat16,
+        ),
     )
     with _stopping() as should_stop:
         for event in train(training, should_stop=should_stop, pause_at_step=pause_at_step):
@@ -222,9 +229,12 @@ def _prepare(recipe: Recipe, data: Path, work: Path) -> None:
     untrained = work / "untrained"
     if not (untrained / "config.json").exists():
         make_tokenizer(untrained, recipe, corpus)
-        new_model(recipe.model, recipe.tokenizer.num_entries, recipe.seed).save_pretrained(
-            untrained
+        separator_id = PreTrainedTokenizerFast.from_pretrained(untrained).convert_tokens_to_ids(
+            DEFAULT_SEPARATOR
         )
+        new_model(
+            recipe.model, recipe.tokenizer.num_entries, recipe.seed, separator_id=separator_id
+        ).save_pretrained(untrained)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(untrained)
     for stage in recipe.stages:
         folder = work / stage.name

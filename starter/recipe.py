@@ -34,9 +34,15 @@ class ModelRecipe(Value):
 
 
 class MuonRecipe(Value):
-    """Embedding and norms learn by AdamW at this multiple of Muon's rate."""
+    """Rates as multiples of Muon's, which is the schedule's.
+
+    Attributes:
+        adamw_rate_ratio: of embedding and norms, which learn by AdamW.
+        circuit_rate_ratio: of the attention that starts as a circuit (`first_weights.py`).
+    """
 
     adamw_rate_ratio: float
+    circuit_rate_ratio: float
 
 
 class Stage(Value):

@@ -29,7 +29,7 @@ def tiny_recipe(num_steps: int = 210) -> Recipe:
                 "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
                 "max_position_embeddings": 96,
             },
-            "muon": {"adamw_rate_ratio": 0.2},
+            "muon": {"adamw_rate_ratio": 0.2, "circuit_rate_ratio": 0.5},
             "stages": [
                 {"name": "reading", "num_tokens": num_steps * 2 * 48, **stage},
                 {"name": "annealing", "num_tokens": 40 * 96, **stage, "row_tokens": 96},
