@@ -25,7 +25,7 @@ def tiny_recipe(num_steps: int = 210) -> Recipe:
             "seed": 1,
             "tokenizer": {"num_entries": 400, "sample_chars": 60_000},
             "model": {
-                "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+                "hidden_size": 48, "intermediate_size": 48, "num_hidden_layers": 3,
                 "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
                 "max_position_embeddings": 96,
             },

@@ -65,7 +65,9 @@ def plan_for_table(home: Home, table: Path, base: Path) -> None:
 
 
 def copy_home(home: Home, folder: Path) -> Home:
-    shutil.copytree(home.root, folder / "home", ignore=shutil.ignore_patterns("jobs", "fork-server"))
+    shutil.copytree(
+        home.root, folder / "home", ignore=shutil.ignore_patterns("jobs", "fork-server")
+    )
     return Home(folder / "home")
 
 
