@@ -120,10 +120,21 @@ def load_skeleton(folder: BaseFolder) -> Any:
     Returns:
         A transformers causal language model that holds shapes only.
     """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(_config(folder), trust_remote_code=False)
+    model = _skeleton(_config(folder))
     model.requires_grad_(False)
     return model
+
+
+def stock_shapes(config: Any) -> dict[str, torch.Size]:
+    """Say which tensors a model folder with this config holds.
+
+    Args:
+        config: a transformers config.
+
+    Returns:
+        Shapes by name; a tied tensor has both its names.
+    """
+    return {name: value.shape for name, value in _skeleton(config).state_dict().items()}
 
 
 def load_reader(folder: BaseFolder) -> LanguageModel:
@@ -137,6 +148,11 @@ def load_reader(folder: BaseFolder) -> LanguageModel:
     """
     skeleton = load_skeleton(folder)
     return LanguageModel(skeleton, _load_tokenizer(folder, int(skeleton.config.vocab_size)))
+
+
+def _skeleton(config: Any) -> Any:
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def _load_tokenizer(folder: BaseFolder, num_rows: int) -> Any:

@@ -128,3 +128,57 @@ def put_module(model: nn.Module, path: str, module: nn.Module) -> None:
     """
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, module)
+
+
+def norm_layers(model: Any) -> list[tuple[str, nn.Module]]:
+    """List the normalisations that hold learned values, inside the blocks and outside.
+
+    Nothing but the name tells them from other layers of one value a channel, and torch and
+    transformers put Norm into the name of each such class. A layer that holds others is none.
+
+    Args:
+        model: a transformers causal language model, on any device.
+
+    Returns:
+        Dotted path and layer, in module order.
+    """
+    return [
+        (path, module)
+        for path, module in model.named_modules()
+        if "norm" in type(module).__name__.lower()
+        and not list(module.children())
+        and list(module.parameters())
+    ]
+
+
+def final_norm(model: Any) -> nn.Module | None:
+    """Find the normalisation behind the last block.
+
+    Args:
+        model: a transformers causal language model, on any device.
+
+    Returns:
+        The last one outside the blocks (another one may follow the embedding), or None.
+    """
+    path, _ = blocks_of(model)
+    outside = [norm for place, norm in norm_layers(model) if not place.startswith(f"{path}.")]
+    return outside[-1] if outside else None
+
+
+def attention_layers(model: Any) -> list[LinearLayer]:
+    """List the linear layers that lie in an attention: its projections, single or fused.
+
+    Transformers puts Attention into the name of every class that is one.
+
+    Args:
+        model: a transformers causal language model, on any device.
+
+    Returns:
+        The layers in module order.
+    """
+    attentions = tuple(
+        f"{path}."
+        for path, module in model.named_modules()
+        if "attention" in type(module).__name__.lower()
+    )
+    return [layer for layer in linear_layers(model) if layer.path.startswith(attentions)]

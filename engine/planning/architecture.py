@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from engine.base_model import BaseFolder, load_skeleton
-from engine.layers import blocks_of, linear_layers
+from engine.layers import blocks_of, final_norm, linear_layers
 from engine.method import MethodOptions, MethodSpec, count_parameters, trainable
 from engine.plan import Precision
 from engine.quantise import BLOCK_SIZE
@@ -32,6 +32,7 @@ class Architecture:
         quantised_linear: weights held in 4 bits.
         num_layers: blocks.
         num_stem_layers: the lowest of them, in and below which nothing learns.
+        stem_linear: weights of their linear layers.
         width: D.
         attention_width: heads times head width.
         head_weights: of the output head, which may share the embedding.
@@ -49,6 +50,7 @@ class Architecture:
     quantised_linear: int
     num_layers: int
     num_stem_layers: int
+    stem_linear: int
     width: int
     attention_width: int
     head_weights: int
@@ -91,7 +93,14 @@ def look_at(
     learned = trainable(model)
     learned_ids = {id(value) for value in learned.values()}
     head = model.get_output_embeddings().weight
-    tables = {id(head), *(id(value) for value in model.get_input_embeddings().parameters())}
+    embedding = {id(value) for value in model.get_input_embeddings().parameters()}
+    tables = {id(head), *embedding}
+    blocks = blocks_of(model)[1]
+    behind = [model.get_output_embeddings(), *([norm] if (norm := final_norm(model)) else [])]
+    if learned_ids <= {id(value) for module in behind for value in module.parameters()} - embedding:
+        stem = blocks
+    else:
+        stem = blocks[: 0 if embedding & learned_ids else _num_frozen(blocks)]
     frozen_bytes = sum(
         frozen_weight_bytes(
             value.numel(), "bf16" if precision == "nf4" and id(value) not in linear else precision
@@ -124,7 +133,8 @@ def look_at(
         ),
         quantised_linear=sum(linear.values()) if precision == "nf4" else 0,
         num_layers=int(config.num_hidden_layers),
-        num_stem_layers=0 if tables & learned_ids else _num_frozen(blocks_of(model)[1]),
+        num_stem_layers=len(stem),
+        stem_linear=sum(linear.get(id(value), 0) for block in stem for value in block.parameters()),
         width=int(config.hidden_size),
         attention_width=num_heads * head_width,
         head_weights=head.numel(),

@@ -390,7 +390,8 @@ def _flops(architecture: Architecture, batch: _MicroBatch, kind: _Pass) -> float
     """
     below = _stem_flops(architecture, batch)
     above = 1 - architecture.num_stem_layers / architecture.num_layers
-    frozen, learned = above * architecture.frozen_linear, architecture.learned_linear
+    frozen = architecture.frozen_linear - architecture.stem_linear
+    learned = architecture.learned_linear
     attention = 4.0 * architecture.num_layers * architecture.attention_width * batch.num_pairs
     attention *= above
     head = 2.0 * architecture.head_weights * batch.num_supervised
@@ -408,7 +409,7 @@ def _stem_flops(architecture: Architecture, batch: _MicroBatch) -> float:
     """Count the forward pass of the blocks below everything that learns."""
     share = architecture.num_stem_layers / architecture.num_layers
     attention = 4.0 * architecture.num_layers * architecture.attention_width * batch.num_pairs
-    return share * (2.0 * architecture.frozen_linear * batch.num_tokens + attention)
+    return 2.0 * architecture.stem_linear * batch.num_tokens + share * attention
 
 
 def _bytes_per_value(precision: Precision) -> int:

@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.base_model import load_base, locate_base
+from engine.base_model import load_base, locate_base, stock_shapes
 from engine.language_model import LanguageModel
 from engine.layers import put_module
 from engine.method import MethodSpec
 from engine.plan import Precision
 from engine.quantise import NF4Linear, dequantise_linear
+from templates.errors import RunError
 
 
 def hold_in_fp32(tuned: LanguageModel) -> LanguageModel:
@@ -50,7 +51,17 @@ def write_merged(folder: Path, merged: LanguageModel, precision: Precision) -> L
 
     Returns:
         The model as it was written.
+
+    Raises:
+        RunError: the architecture has no place for a tensor, so nobody could load it.
     """
+    homeless = sorted(merged.model.state_dict().keys() - stock_shapes(merged.model.config).keys())
+    if homeless:
+        raise RunError(
+            f"A {merged.model.config.model_type} model has no place for {homeless[0]}",
+            where="form merged",
+            fix="Publish the adapter",
+        )
     written = replace(merged, precision=_published_precision(precision))
     dtype = torch.float32 if written.precision == "fp32" else torch.bfloat16
     for parameter in written.model.parameters():

@@ -23,6 +23,8 @@ VOCABULARY_SIZE = 320
 CONTEXT = 128
 ARCHITECTURES = ("llama", "gpt2", "qwen3")
 TEMPLATE = TEMPLATES["classification"]
+# What a method cannot do without on these models: two of the three have no biases.
+NEEDED: dict[str, dict[str, object]] = {"bitfit": {"add_biases": True}}
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

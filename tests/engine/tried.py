@@ -12,9 +12,13 @@ from templates.builtin import TEMPLATES
 from templates.dataset import MANIFEST, SPLITS, Dataset, SplitFile
 from templates.example import Example, Turn
 from templates.files import canonical_json, sha256_of_bytes
-from tests.engine.tiny import TICKETS, save_tiny
+from tests.engine.tiny import NEEDED, TICKETS, save_tiny
 
-OPTIONS = {"lora": {"rank": 4}, "qlora": {"rank": 4}, "prompt_tuning": {"num_tokens": 5}}
+OPTIONS = NEEDED | {
+    "lora": {"rank": 4},
+    "qlora": {"rank": 4},
+    "prompt_tuning": {"num_tokens": 5},
+}
 LABELS = ("billing", "returns", "shipping")
 
 

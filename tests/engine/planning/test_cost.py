@@ -30,7 +30,7 @@ from engine.planning.estimate import CostEstimate, Hardware
 from engine.quantise import NF4Linear
 from engine.schedules import num_steps
 from engine.trainer import Training
-from tests.engine.tiny import ARCHITECTURES, tiny_folder
+from tests.engine.tiny import ARCHITECTURES, NEEDED, tiny_folder
 
 GIB, GIGA = 1 << 30, 1_000_000_000
 HARDWARE = Hardware(
@@ -129,7 +129,8 @@ def test_counts_bytes_and_activations_are_those_of_the_real_model(
     bases: dict[str, BaseFolder], method: str, precision: Any, architecture: str
 ) -> None:
     spec = get_method(method)
-    options = parse_options(spec, {"num_tokens": 5} if method == "prompt_tuning" else {})
+    small = NEEDED | {"prompt_tuning": {"num_tokens": 5}}
+    options = parse_options(spec, small.get(method, {}))
     tuned = attach_method(load_base(bases[architecture], precision), spec, options, seed=0)
     seen = look_at(bases[architecture], spec, options, precision)
     learned = trainable(tuned.model)
@@ -236,7 +237,10 @@ def test_the_same_choice_costs_more_when_there_is_more(base: BaseFolder, method:
 
 
 def test_methods_differ_as_they_should(base: BaseFolder) -> None:
-    costs = {method: cost_of(base, method=method) for method in all_methods()}
+    costs = {
+        method: cost_of(base, method=method, options=NEEDED.get(method, {}))
+        for method in all_methods()
+    }
     full, lora = costs["full"].memory, costs["lora"].memory
     assert full.weights_bytes == 0 and full.learned_bytes == 4 * costs["full"].num_parameters
     lomo = costs["lomo"].memory

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForCausalLM
 
+import engine.planning.method_table
 from engine.methods import all_methods, get_method
 from engine.planning import ground as grounds
 from engine.planning.choices import EstimateRequest, MethodsRequest
@@ -21,7 +22,7 @@ from templates.dataset import read_dataset
 from templates.errors import DataError
 from tests.engine.planning.test_cost import HARDWARE
 from tests.engine.planning.test_make_plan import save_dataset
-from tests.engine.tiny import save_tiny, ticket, tiny_config, tiny_tokenizer
+from tests.engine.tiny import NEEDED, save_tiny, ticket, tiny_config, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,10 @@ def with_free(bytes_: float) -> Hardware:
 def test_each_row_is_what_a_plan_alone_would_say(places: tuple[Path, Path], ground: Ground) -> None:
     rows = method_rows(ground, request(places, schedule={"epochs": "2"}), HARDWARE)
     assert {row.name for row in rows} == all_methods().keys()
-    for row in rows:
+    needy = [row for row in rows if row.name in NEEDED]
+    assert not any(row.fits or row.num_trainable for row in needy)
+    assert "Set add_biases to true" in needy[0].blockers[0]
+    for row in (row for row in rows if row.name not in NEEDED):
         _, cost = make_plan(
             read_dataset(places[0]), places[0], str(places[1]), row.name,
             schedule_changes={"epochs": "2"}, hardware=HARDWARE,
@@ -88,7 +92,9 @@ def test_a_method_that_cannot_be_merged_says_what_it_costs(ground: Ground) -> No
 def test_lora_comes_first_where_everything_fits(places: tuple[Path, Path], ground: Ground) -> None:
     rows = method_rows(ground, request(places), HARDWARE)
     # Eight rows are too few for full tuning, and the base too small for prompt tuning.
-    assert [row.name for row in rows] == ["lora", "qlora", "full", "lomo", "prompt_tuning"]
+    # BitFit without its option finds no bias to learn here.
+    named = ("lora", "qlora", "ln", "full", "lomo", "prompt_tuning", "bitfit")
+    assert tuple(row.name for row in rows if row.name in named) == named
     assert "8 training rows" in rows[0].recommended_because
     assert not any(row.recommended_because for row in rows[1:])
 
@@ -117,7 +123,11 @@ def test_what_does_not_fit_goes_to_the_end_with_what_would_help(places: tuple[Pa
     assert not any(row.fits or row.recommended_because or row.remedies for row in nothing)
 
 
-def test_a_method_that_cannot_be_planned_keeps_its_row(tmp_path: Path) -> None:
+def test_a_method_that_cannot_be_planned_keeps_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: all_methods()[name] for name in ("full", "lora", "qlora")}
+    monkeypatch.setattr(engine.planning.method_table, "all_methods", lambda: few)
     config = tiny_config("llama")
     config.hidden_size = config.intermediate_size = 4  # narrower than LoRA's usual rank
     config.num_attention_heads = config.num_key_value_heads = 2
@@ -128,7 +138,7 @@ def test_a_method_that_cannot_be_planned_keeps_its_row(tmp_path: Path) -> None:
     ground = remembered_ground(data, str(tmp_path / "narrow"))
     rows = method_rows(ground, MethodsRequest(dataset_folder=data), HARDWARE)
     by_name = {row.name: row for row in rows}
-    assert len(rows) == len(all_methods()) and rows[0].name == "full" and rows[0].fits
+    assert len(rows) == len(few) and rows[0].name == "full" and rows[0].fits
     assert "is better with 1,000 rows or more" in rows[0].recommended_because
     for name in ("lora", "qlora"):
         assert not by_name[name].fits and by_name[name].num_trainable == 0

@@ -16,10 +16,14 @@ from engine.runs import open_planned_base, tuned_model
 from templates.dataset import MANIFEST, SPLITS, Dataset, SplitFile
 from templates.files import canonical_json, sha256_of_bytes
 from templates.template import Template
-from tests.engine.tiny import TEMPLATE, TICKETS, save_tiny
+from tests.engine.tiny import NEEDED, TEMPLATE, TICKETS, save_tiny
 
 LABELS = ("billing", "returns", "shipping")
-OPTIONS = {"lora": {"rank": 4}, "qlora": {"rank": 4}, "prompt_tuning": {"num_tokens": 5}}
+OPTIONS = NEEDED | {
+    "lora": {"rank": 4},
+    "qlora": {"rank": 4},
+    "prompt_tuning": {"num_tokens": 5},
+}
 
 
 def small_dataset(folder: Path, template: Template = TEMPLATE, name: str = "tickets") -> Dataset:

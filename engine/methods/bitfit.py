@@ -1,0 +1,312 @@
+"""BitFit: biases learn, nothing else.
+
+y = W x + (b + s), with W (D_out, D_in) and b (D_out,) frozen, s (D_out,) learned from zero; norms
+with a bias learn it, too. About a thousandth of a model's values. The paper's smaller choice, half
+of that, is the bias of the queries and of the first feed-forward layer ("q_proj, fc1" in OPT).
+Llama and most of its kin have no biases; there zeros can be put beside every linear layer, which
+then learn. A bias of keys that no rotation or norm follows changes nothing: softmax cancels it.
+Ben Zaken et al. 2021, "BitFit: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
+Language-models", arXiv 2106.10199.
+"""
+
+import copy
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from engine.base_model import stock_shapes
+from engine.language_model import LanguageModel
+from engine.layers import LinearLayer, linear_layers, norm_layers, put_module
+from engine.method import MethodOptions, MethodSpec, PeftAdapter
+from engine.plan import SIMPLE, Schedule
+from engine.quantise import NF4Linear
+from templates.errors import PlanError
+
+ALL = "all"
+
+
+class Options(MethodOptions):
+    """BitFit's own settings."""
+
+    targets: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
+        default=(ALL,),
+        max_length=100,
+        title="Layers",
+        description='Names of linear layers or norms such as q_proj or ln_1, or "all".',
+    )
+    add_biases: bool = Field(
+        default=False,
+        title="Add biases",
+        description="Linear layers that have no bias get one, which starts at zero.",
+        json_schema_extra=SIMPLE,
+    )
+
+
+class ShiftedLinear(nn.Module):
+    """A frozen linear layer and what its bias learns."""
+
+    def __init__(self, layer: LinearLayer) -> None:
+        """Begin without a shift.
+
+        Args:
+            layer: nn.Linear, Conv1D or NF4Linear, with or without a bias.
+        """
+        super().__init__()
+        self.base: Any = layer.module
+        self.in_features = layer.in_features
+        held: Any = self.base.codes if isinstance(self.base, NF4Linear) else self.base.weight
+        self.shift = nn.Parameter(torch.zeros(layer.out_features, device=held.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply layer and shift.
+
+        Args:
+            x: (..., D_in).
+
+        Returns:
+            (..., D_out).
+        """
+        y: Tensor = self.base(x)
+        return y + self.shift.to(y.dtype)
+
+
+class RebiasedNorm(nn.Module):
+    """A frozen norm and the bias that it learns."""
+
+    def __init__(self, base: Any) -> None:
+        """Begin with the norm's own bias.
+
+        Args:
+            base: a norm that has one.
+        """
+        super().__init__()
+        self.base = base
+        self.bias = nn.Parameter(base.bias.detach().float().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise with the learned bias.
+
+        Args:
+            x: (..., D).
+
+        Returns:
+            (..., D).
+        """
+        y: Tensor = self.base(x)
+        shift: Tensor = self.bias - self.base.bias
+        return y + shift.to(y.dtype)
+
+
+def attach(model: Any, options: Options) -> None:
+    """Put something to learn beside every chosen bias.
+
+    Args:
+        model: a transformers causal language model, also on the meta device.
+        options: which layers, and whether those without a bias get one.
+
+    Raises:
+        PlanError: no layer has such a name, or one has no bias and shall get none.
+    """
+    linear = {layer.path: layer for layer in linear_layers(model)}
+    norms = {path: norm for path, norm in norm_layers(model) if _has_bias(norm)}
+    paths = [*linear, *norms]
+    able = {path for path in linear if options.add_biases or _has_bias(linear[path].module)}
+    able |= norms.keys()
+    chosen = set(options.targets)
+    _check(chosen, {_name(path) for path in paths}, {_name(path) for path in able})
+    for path in paths:
+        if path in able and chosen & {_name(path), ALL}:
+            learning: nn.Module
+            if path in linear:
+                learning = ShiftedLinear(linear[path])
+            else:
+                learning = RebiasedNorm(norms[path])
+            put_module(model, path, learning)
+
+
+def detach(model: Any) -> None:
+    """Take off what was learned.
+
+    Args:
+        model: the model `attach` was called on.
+    """
+    wrapped: list[tuple[str, Any]] = [*shifted_layers(model), *rebiased_norms(model)]
+    for path, layer in wrapped:
+        put_module(model, path, layer.base)
+
+
+def merge(model: Any) -> None:
+    """Write the learned biases into the layers: b <- b + s; a layer without one gets s.
+
+    Where the architecture's own config can say that layers have biases, it does afterwards, and
+    the other layers that then have one get zeros. A 4-bit weight stays in 4 bits.
+
+    Args:
+        model: the model `attach` was called on.
+    """
+    added = set()
+    for path, layer in shifted_layers(model):
+        base, bias = layer.base, layer.shift.detach()
+        if _has_bias(base):
+            base.bias.data = (base.bias.float() + bias).to(base.bias.dtype)
+        else:
+            added.add(f"{path}.bias")
+            bias = bias if isinstance(base, NF4Linear) else bias.to(base.weight.dtype)
+            base.bias = nn.Parameter(bias, requires_grad=False)
+        put_module(model, path, base)
+    for path, norm in rebiased_norms(model):
+        norm.base.bias.data.copy_(norm.bias.data)
+        put_module(model, path, norm.base)
+    if added:
+        _declare(model, added)
+
+
+def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
+    """Write a LoRA whose A and B are zero and whose B has a bias, which is the learned one.
+
+    The `peft` library computes W x + b + (B A x + s), so exactly this. The biases of norms go
+    beside, whole, as it saves them for LoRAs that learn biases, too.
+
+    Args:
+        language_model: a trained model.
+        options: which layers.
+
+    Returns:
+        Config and tensors: A (1, D_in), B (D_out, 1), s (D_out,), and (D,) of norms.
+    """
+    model = language_model.model
+    layers, norms = shifted_layers(model), rebiased_norms(model)
+    targets = sorted({_name(path) for path, _ in layers})
+    if not layers:  # peft opens no LoRA without a layer: one that stays as it is
+        last = list(linear_layers(model))[-1]
+        layers, targets = [(last.path, ShiftedLinear(last))], [last.path]
+    tensors = {}
+    for path, layer in layers:
+        place, shift = f"base_model.model.{path}", layer.shift.detach()
+        tensors[f"{place}.lora_A.weight"] = shift.new_zeros(1, layer.in_features)
+        tensors[f"{place}.lora_B.weight"] = shift.new_zeros(len(shift), 1)
+        tensors[f"{place}.lora_B.bias"] = shift
+    for path, norm in norms:
+        tensors[f"base_model.model.{path}.bias"] = norm.bias.detach()
+    config = {
+        "peft_type": "LORA",
+        "r": 1,
+        "lora_alpha": 1,
+        "lora_dropout": 0.0,
+        "lora_bias": True,
+        "target_modules": targets,
+        "bias": "all" if norms else "none",
+        "fan_in_fan_out": any(_is_transposed(layer.base) for _, layer in layers),
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+    }
+    return PeftAdapter(config, tensors)
+
+
+def shifted_layers(model: Any) -> list[tuple[str, ShiftedLinear]]:
+    """List the linear layers whose bias learns.
+
+    Args:
+        model: the model `attach` was called on.
+
+    Returns:
+        Dotted path and layer, in module order.
+    """
+    modules = model.named_modules()
+    return [(path, layer) for path, layer in modules if isinstance(layer, ShiftedLinear)]
+
+
+def rebiased_norms(model: Any) -> list[tuple[str, RebiasedNorm]]:
+    """List the norms whose bias learns.
+
+    Args:
+        model: the model `attach` was called on.
+
+    Returns:
+        Dotted path and norm, in module order.
+    """
+    modules = model.named_modules()
+    return [(path, norm) for path, norm in modules if isinstance(norm, RebiasedNorm)]
+
+
+def _check(chosen: set[str], names: set[str], able: set[str]) -> None:
+    """Refuse names of no layer, and layers whose bias does not exist and shall not be added."""
+    unknown = sorted(chosen - names - {ALL})
+    if unknown or not chosen:
+        raise PlanError(
+            f"This base has no linear layer, or norm with a bias, called {unknown[0]!r}"
+            if unknown
+            else "No layer chosen",
+            where="option targets",
+            fix=f"Choose from {', '.join(sorted(able or names))}, or {ALL}",
+        )
+    lacking = sorted(chosen - able - {ALL})
+    if lacking or not able:
+        raise PlanError(
+            f"The layers {', '.join(lacking)} of this base have no biases"
+            if lacking
+            else "This base has no biases that could learn",
+            where="option add_biases",
+            fix="Set add_biases to true: they get biases that start at zero",
+        )
+
+
+def _name(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _has_bias(module: Any) -> bool:
+    return getattr(module, "bias", None) is not None
+
+
+def _is_transposed(module: Any) -> bool:
+    return isinstance(module, Conv1D) or getattr(module, "was_transposed", False)
+
+
+def _declare(model: Any, added: set[str]) -> None:
+    """Switch on, in the config, what makes a stock model have these biases, if there is that."""
+    config = copy.deepcopy(model.config)
+    plain = held = stock_shapes(config).keys()
+    switches = []
+    for switch in [name for name, value in vars(config).items() if value is False]:
+        if "bias" in switch:
+            setattr(config, switch, True)
+            more = stock_shapes(config).keys()
+            helps = bool((more - held) & added)
+            held = more if helps else held
+            setattr(config, switch, helps)
+            switches += [switch] if helps else []
+    shapes = stock_shapes(config)
+    if not added <= shapes.keys():
+        return
+    for name in shapes.keys() - plain - added:
+        module = model.get_submodule(name.rpartition(".")[0])
+        zeros = next(model.parameters()).new_zeros(shapes[name])
+        module.bias = nn.Parameter(zeros, requires_grad=False)
+    for switch in switches:
+        setattr(model.config, switch, True)
+
+
+SPEC = MethodSpec(
+    name="bitfit",
+    title="BitFit",
+    family="selective",
+    summary="Only biases learn, about a thousandth of the values; added ones where there are none.",
+    paper="Ben Zaken et al. 2021, arXiv 2106.10199",
+    options=Options,
+    # Biases bear, and need, far larger steps than weights do.
+    schedule=Schedule(learning_rate=3e-3, epochs=6),
+    attach=attach,
+    detach=detach,
+    when_to_choose="When there are few examples, or the result must be tiny, and the base has "
+    "biases, as GPT-2 and OPT have. With many examples others learn more.",
+    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
+    quality_place=42,
+    precisions=("fp32", "bf16", "nf4"),
+    merge=merge,
+    export=export,
+)
