@@ -93,7 +93,9 @@ def look_at(
     head = model.get_output_embeddings().weight
     tables = {id(head), *(id(value) for value in model.get_input_embeddings().parameters())}
     frozen_bytes = sum(
-        frozen_weight_bytes(
+        value.nbytes  # of the method's own: held as it makes them
+        if id(value) not in base_parameters
+        else frozen_weight_bytes(
             value.numel(), "bf16" if precision == "nf4" and id(value) not in linear else precision
         )
         for value in model.parameters()
