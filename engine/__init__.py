@@ -11,10 +11,12 @@ In the order in which things happen:
     base_model.py       a name -> a model in memory
     language_model.py   model, tokenizer, precision, soft prompt
     attention.py        attention over packed rows, fast to train on processors
+    layer_values.py     a number for some layers, another for the rest
     layers.py           finding and exchanging linear layers
     quantise.py         linear layers in 4 bits
     method.py           what a tuning method is
     methods/            one file per method
+    lora_adapter.py     a LoRA adapter of the `peft` library in our words
     planning/           what a plan will cost, before it runs; what the model will read
     encode.py           example -> token ids and what the loss sees of them
     batches.py          items of like length -> packed or padded tensors
@@ -33,6 +35,7 @@ In the order in which things happen:
     job_status.py       where a job stands: a fold over events and liveness
     jobs.py             a job as a folder
     liveness.py         is that process still the one we mean?
+    adapter_import.py   an adapter folder from anywhere -> a model to use
     runs.py             plan -> training, finished run -> model
     comparing/          the tuned model against prompting, and the verdict
     trying.py           base and tuned model answer one text

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from engine.layer_values import is_called
 from engine.quantise import NF4Linear
 from templates.errors import PlanError
 
@@ -42,11 +43,11 @@ def linear_layers(model: Any) -> Iterator[LinearLayer]:
 
 
 def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
-    """Pick linear layers by the last part of their name.
+    """Pick linear layers by the last part of their path, by more of it, or by all of it.
 
     Args:
         model: a transformers causal language model.
-        targets: names such as "q_proj", or "all-linear".
+        targets: names such as "q_proj" or "layers.0.self_attn.q_proj", or "all-linear".
 
     Returns:
         The chosen layers in module order.
@@ -56,7 +57,11 @@ def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
     """
     layers = list(linear_layers(model))
     names = {layer.path.rpartition(".")[2] for layer in layers}
-    unknown = sorted(set(targets) - names - {ALL_LINEAR})
+    unknown = [
+        target
+        for target in sorted(set(targets) - names - {ALL_LINEAR})
+        if not any(is_called(layer.path, target) for layer in layers)
+    ]
     if unknown or not targets:
         raise PlanError(
             f"This base has no linear layer called {unknown[0]!r}"
@@ -67,7 +72,7 @@ def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
         )
     if ALL_LINEAR in targets:
         return layers
-    return [layer for layer in layers if layer.path.rpartition(".")[2] in targets]
+    return [layer for layer in layers if any(is_called(layer.path, target) for target in targets)]
 
 
 def blocks_of(model: Any) -> tuple[str, list[nn.Module]]:

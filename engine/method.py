@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.optimizers import ADAMW, OptimizerSpec
+from engine.optimizers import ADAMW, NewOptimizer, OptimizerSpec, adamw
 from engine.plan import Precision, Schedule
 from templates.errors import ModelError, PlanError
 from templates.values import Value, parse
@@ -26,6 +27,14 @@ class PeftAdapter:
     """An adapter in the folder format of the `peft` library."""
 
     config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class PeftImport:
+    """Such an adapter in our words: options of a method, and tensors by parameter name."""
+
+    options: dict[str, Any]
     tensors: dict[str, Tensor]
 
 
@@ -58,6 +67,11 @@ class MethodSpec:
         num_virtual_tokens: P positions put before every input.
         merge: fold the method into plain weights, in place.
         export: write the adapter for the `peft` library.
+        export_method: the method whose adapter that is, where it is not the method's own.
+        import_peft: put an adapter of that library in our words, given the bare base; None where
+            it is another method's.
+        rate_ratios: by the last part of a parameter's name, the multiple of the schedule's rate
+            at which it learns; others learn at the rate itself. Only with AdamW.
     """
 
     name: str
@@ -82,6 +96,22 @@ class MethodSpec:
     num_virtual_tokens: Callable[[Any], int] | None = None
     merge: Callable[[Any], None] | None = None
     export: Callable[[LanguageModel, Any], PeftAdapter] | None = None
+    export_method: str = ""
+    import_peft: Callable[[Any, PeftAdapter], PeftImport | None] | None = None
+    rate_ratios: Callable[[Any], Mapping[str, float]] | None = None
+
+    def new_optimizer(self, options: MethodOptions) -> NewOptimizer:
+        """Choose how what is learned is changed.
+
+        Args:
+            options: of the method.
+
+        Returns:
+            Makes the optimizer from parameters and schedule.
+        """
+        if self.rate_ratios is None:
+            return self.optimizer.new
+        return partial(adamw, rate_ratios=self.rate_ratios(options))
 
 
 def parse_options(spec: MethodSpec, options: Mapping[str, Any]) -> MethodOptions:

@@ -13,7 +13,7 @@ STARTER = "starter"
 STARTER_FOLDER = Path(__file__).parents[1] / "starter" / "model"
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _LARGE_BYTES = 16 << 20  # takes longer to hash than a file system's clock takes to tick
-_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # Keys by which a config.json asks a loader to fetch or run code (CVE-2026-4372 was the second row).
 _CODE_KEYS = (
     "auto_map", "custom_code", "kernels",
@@ -49,7 +49,7 @@ def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
             outside the folder.
     """
     config = _read_json(folder / "config.json", name)
-    asking = _keys_asking_for_code(config)
+    asking = keys_asking_for_code(config)
     tokenizer_file = folder / "tokenizer_config.json"
     tokenizer = _read_json(tokenizer_file, name) if tokenizer_file.is_file() else {}
     if asking or "auto_map" in tokenizer:
@@ -60,7 +60,7 @@ def check_model_folder(folder: Path, name: str) -> dict[str, Any]:
         )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        pickles = [path for path in folder.iterdir() if path.suffix in _PICKLE_SUFFIXES]
+        pickles = [path for path in folder.iterdir() if path.suffix in PICKLE_SUFFIXES]
         if pickles:
             raise ModelError(
                 "The weights are in pickle format, which can run code when opened",
@@ -140,11 +140,19 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     )
 
 
-def _keys_asking_for_code(config: dict[str, Any]) -> list[str]:
+def keys_asking_for_code(config: dict[str, Any]) -> list[str]:
+    """Find settings by which a loader would be asked to fetch or run code.
+
+    Args:
+        config: from a JSON file.
+
+    Returns:
+        Their names, also from parts of the config.
+    """
     found = [key for key in _CODE_KEYS if config.get(key)]
     for part in config.values():
         if isinstance(part, dict):
-            found += _keys_asking_for_code(part)
+            found += keys_asking_for_code(part)
     return found
 
 

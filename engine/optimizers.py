@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -17,19 +18,42 @@ from engine.plan import Schedule
 NewOptimizer = Callable[[Mapping[str, nn.Parameter], Schedule], torch.optim.Optimizer]
 
 
-def adamw(learned: Mapping[str, nn.Parameter], schedule: Schedule) -> torch.optim.Optimizer:
-    """Make the optimizer of most runs: AdamW, one group, all values at the schedule's rate.
+def adamw(
+    learned: Mapping[str, nn.Parameter],
+    schedule: Schedule,
+    *,
+    rate_ratios: Mapping[str, float] = MappingProxyType({}),
+) -> torch.optim.Optimizer:
+    """Make the optimizer of most runs: AdamW, a group for each multiple of the schedule's rate.
 
     Args:
         learned: parameters by name.
         schedule: gives the weight decay.
+        rate_ratios: multiples by the last part of the name; 1 for all others.
 
     Returns:
-        The optimizer; the trainer sets its learning rate at every step.
+        The optimizer; the trainer sets its learning rates at every step.
     """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, value in learned.items():
+        groups.setdefault(rate_ratios.get(name.rpartition(".")[2], 1.0), []).append(value)
     return torch.optim.AdamW(
-        list(learned.values()), lr=0.0, weight_decay=schedule.weight_decay, fused=True
+        [{"params": values, "rate_ratio": ratio} for ratio, values in groups.items()],
+        lr=0.0,
+        weight_decay=schedule.weight_decay,
+        fused=True,
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the rate of the next step, in each group at its multiple.
+
+    Args:
+        optimizer: of what learns.
+        rate: the schedule's.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("rate_ratio", 1.0)
 
 
 class Lomo(torch.optim.Optimizer):

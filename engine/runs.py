@@ -44,6 +44,7 @@ def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Traini
     """
     check_plan(plan, dataset_folder)
     dataset = read_dataset(dataset_folder)
+    spec = get_method(plan.method.name)
     language_model = tuned_model(plan, open_planned_base(plan))
     encoded, notices = {}, []
     for split in ("train", "validation"):
@@ -64,7 +65,7 @@ def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Traini
         seed=plan.seed,
         checkpoints=checkpoints,
         notices=tuple(notices),
-        new_optimizer=get_method(plan.method.name).optimizer.new,
+        new_optimizer=spec.new_optimizer(parse_options(spec, plan.method.options)),
     )
 
 

@@ -42,7 +42,14 @@ from engine.language_model import LanguageModel
 from engine.liveness import is_out_of_memory
 from engine.loss import evaluate_loss, loss_sum
 from engine.method import count_parameters, load_trained, trainable
-from engine.optimizers import Lomo, NewOptimizer, adamw, backward, clip_gradients
+from engine.optimizers import (
+    Lomo,
+    NewOptimizer,
+    adamw,
+    backward,
+    clip_gradients,
+    set_learning_rate,
+)
 from engine.plan import Limits, Schedule
 from engine.sampling import Sampler
 from engine.schedules import learning_rate_at, num_steps, steps_between_evaluations
@@ -275,8 +282,7 @@ def _add_up(
     torch.manual_seed(training.seed * 1_000_003 + step)  # dropout of this step, also on resume
     training.language_model.model.train()
     rate = learning_rate_at(step, training.total_steps, training.schedule)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group.get("rate_ratio", 1.0)
+    set_learning_rate(optimizer, rate)
     num_supervised = max(1, sum(batch.num_supervised for batch in batches))
     may_be_given_up = not isinstance(optimizer, Lomo)
     total = 0.0

@@ -1,25 +1,49 @@
 """LoRA: a low-rank update beside chosen linear layers.
 
 y = W x + (alpha / R) B A x, with W (D_out, D_in) frozen, A (R, D_in), B (D_out, R) learned.
-B starts at zero, so the model starts as the base; merged, it costs nothing at inference.
+B starts at zero, so the model starts as the base; merged, it costs nothing at inference. Rank and
+alpha can differ from layer to layer.
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685.
+
+The variants beside this file take from it what they do not change: their layers derive from
+`LoraLinear`, their options from `Options`.
 """
 
 import math
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from engine.language_model import LanguageModel
-from engine.layers import ALL_LINEAR, blocks_of, choose_layers, in_top_blocks, put_module
+from engine.layer_values import (
+    LONGEST_TEXT,
+    check_names,
+    parse_values,
+    unusual_values,
+    usual_value,
+    value_for,
+)
+from engine.layers import (
+    ALL_LINEAR,
+    LinearLayer,
+    blocks_of,
+    choose_layers,
+    in_top_blocks,
+    linear_layers,
+    put_module,
+)
+from engine.lora_adapter import PREFIX, read_lora
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
 from engine.quantise import NF4Linear, dequantise_linear
 from templates.errors import PlanError
+
+LARGEST_RANK, LARGEST_ALPHA = 1024, 4096
 
 
 class Options(MethodOptions):
@@ -28,20 +52,24 @@ class Options(MethodOptions):
     rank: int = Field(
         default=8,
         ge=1,
-        le=1024,
+        le=LARGEST_RANK,
         title="Rank",
         description="R: width of the update. More can learn more, and takes more memory.",
         json_schema_extra=SIMPLE,
     )
     alpha: float = Field(
-        default=16, gt=0, le=4096, title="Alpha", description="The update is scaled by alpha / R."
+        default=16,
+        gt=0,
+        le=LARGEST_ALPHA,
+        title="Alpha",
+        description="The update is scaled by alpha / R.",
     )
     dropout: float = Field(
         default=0.0, ge=0, lt=1, title="Dropout", description="On the update's input, in training."
     )
-    targets: tuple[Annotated[str, Field(max_length=100)], ...] = Field(
+    targets: tuple[Annotated[str, Field(max_length=200)], ...] = Field(
         default=(ALL_LINEAR,),
-        max_length=100,
+        max_length=2000,
         title="Layers",
         description='Names of linear layers such as q_proj, or "all-linear".',
     )
@@ -52,30 +80,100 @@ class Options(MethodOptions):
         title="Top blocks",
         description="Only the last so many blocks learn; those below run once an example. 0: all.",
     )
+    rank_pattern: str = Field(
+        default="",
+        max_length=LONGEST_TEXT,
+        title="Rank of some layers",
+        description='Such as "q_proj=4, layers.0.self_attn.v_proj=16"; the first that fits counts.',
+    )
+    alpha_pattern: str = Field(
+        default="",
+        max_length=LONGEST_TEXT,
+        title="Alpha of some layers",
+        description='Such as "q_proj=8, v_proj=32"; the first that fits counts.',
+    )
+
+    @field_validator("rank_pattern")
+    @classmethod
+    def _check_ranks(cls, text: str) -> str:
+        for name, rank in parse_values(text).items():
+            if not (1 <= rank <= LARGEST_RANK and rank == int(rank)):
+                raise ValueError(f"{name} needs a whole number from 1 to {LARGEST_RANK}")
+        return text
+
+    @field_validator("alpha_pattern")
+    @classmethod
+    def _check_alphas(cls, text: str) -> str:
+        for name, alpha in parse_values(text).items():
+            if not 0 < alpha <= LARGEST_ALPHA:
+                raise ValueError(f"{name} needs a number above 0, at most {LARGEST_ALPHA}")
+        return text
+
+    def rank_of(self, layer: LinearLayer) -> int:
+        """Choose a layer's rank.
+
+        Args:
+            layer: a linear layer of the base.
+
+        Returns:
+            R.
+        """
+        return int(value_for(parse_values(self.rank_pattern), layer.path, self.rank))
+
+    def alpha_of(self, layer: LinearLayer) -> float:
+        """Choose a layer's alpha.
+
+        Args:
+            layer: a linear layer of the base.
+
+        Returns:
+            Alpha.
+        """
+        return value_for(parse_values(self.alpha_pattern), layer.path, self.alpha)
+
+    def scale(self, alpha: float, rank: int) -> float:
+        """Compute what an update is multiplied by.
+
+        Args:
+            alpha: of the layer.
+            rank: of the layer.
+
+        Returns:
+            alpha / R.
+        """
+        return alpha / rank
+
+
+class Update(NamedTuple):
+    """What an update is made of: R, alpha, the factor of B A, and the dropout of its input."""
+
+    rank: int
+    alpha: float
+    scale: float
+    dropout: float
 
 
 class LoraLinear(nn.Module):
     """A frozen linear layer and its learned low-rank update."""
 
-    def __init__(self, base: Any, options: Options, in_features: int, out_features: int) -> None:
+    def __init__(self, layer: LinearLayer, update: Update) -> None:
         """Put an update beside a layer; values come from `initialise`.
 
         Args:
-            base: nn.Linear, Conv1D or NF4Linear.
-            options: rank, alpha and dropout.
-            in_features: D_in.
-            out_features: D_out.
+            layer: nn.Linear, Conv1D or NF4Linear, with D_in and D_out.
+            update: rank, alpha, scale and dropout.
         """
         super().__init__()
+        base: Any = layer.module
         device = next(base.parameters(), torch.empty(0)).device
         if isinstance(base, NF4Linear):
             device = base.codes.device
         self.base = base
-        self.scale = options.alpha / options.rank
+        self.rank, self.alpha, self.scale = update.rank, update.alpha, update.scale
         # nn.Dropout(0) would still draw a mask as large as the input.
-        self.dropout = nn.Dropout(options.dropout) if options.dropout else nn.Identity()
-        self.lora_A = nn.Parameter(torch.empty(options.rank, in_features, device=device))
-        self.lora_B = nn.Parameter(torch.zeros(out_features, options.rank, device=device))
+        self.dropout = nn.Dropout(update.dropout) if update.dropout else nn.Identity()
+        self.lora_A = nn.Parameter(torch.empty(update.rank, layer.in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(layer.out_features, update.rank, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply layer and update.
@@ -86,28 +184,75 @@ class LoraLinear(nn.Module):
         Returns:
             (..., D_out).
         """
-        y: Tensor = self.base(x)
+        return self.updated(self.base(x), x)
+
+    def updated(self, y: Tensor, x: Tensor) -> Tensor:
+        """Add the learned update to what the layer gives.
+
+        Args:
+            y: (..., D_out).
+            x: (..., D_in).
+
+        Returns:
+            y + scale B A x, (..., D_out).
+        """
         # In the type of the layer: then no fp32 copy of the input is made, or kept for later.
         dropped = self.dropout(x).to(y.dtype)
-        narrow = functional.linear(dropped, self.lora_A.to(y.dtype)).flatten(0, -2)  # (N, R)
-        wide = self.lora_B.to(y.dtype).T  # (R, D_out)
-        return torch.addmm(y.flatten(0, -2), narrow, wide, alpha=self.scale).view_as(y)
+        return add_product(y, dropped, self.lora_A, self.lora_B, self.scale)
 
-    def update(self) -> Tensor:
+    def product(self) -> Tensor:
         """Multiply out the learned update.
 
         Returns:
-            (alpha / R) B A, (D_out, D_in).
+            scale B A, (D_out, D_in).
         """
         return self.lora_B.detach() @ self.lora_A.detach() * self.scale
 
+    def merged(self, weight: Tensor) -> Tensor:
+        """Compute the weight of one plain layer that does what this one does.
 
-def attach(model: Any, options: Options) -> None:
+        Args:
+            weight: of the frozen layer, (D_out, D_in) in fp32.
+
+        Returns:
+            (D_out, D_in) in fp32.
+        """
+        return weight + self.product()
+
+    def peft_tensors(self) -> dict[str, Tensor]:
+        """Name what was learned as the `peft` library does, behind the layer's path.
+
+        Returns:
+            A (R, D_in) and B (D_out, R), also for GPT-2's transposed layers.
+        """
+        return {"lora_A.weight": self.lora_A.detach(), "lora_B.weight": self.lora_B.detach()}
+
+
+def add_product(y: Tensor, x: Tensor, narrow: Tensor, wide: Tensor, scale: float) -> Tensor:
+    """Add a low-rank product, in the type of y.
+
+    Args:
+        y: (..., D_out).
+        x: (..., D_in), of that type.
+        narrow: A, (R, D_in).
+        wide: B, (D_out, R).
+        scale: a factor.
+
+    Returns:
+        y + scale B A x, (..., D_out).
+    """
+    between = functional.linear(x, narrow.to(y.dtype)).flatten(0, -2)  # (N, R)
+    sum_ = torch.addmm(y.flatten(0, -2), between, wide.to(y.dtype).T, alpha=scale)
+    return sum_.view_as(y)
+
+
+def attach(model: Any, options: Options, kind: type[LoraLinear] = LoraLinear) -> None:
     """Wrap the chosen linear layers.
 
     Args:
         model: a transformers causal language model, also on the meta device.
-        options: LoRA's options.
+        options: LoRA's options, or a variant's.
+        kind: of layer to wrap them in.
 
     Raises:
         PlanError: no layer of that name, fewer blocks, or a rank above a layer's width.
@@ -115,17 +260,23 @@ def attach(model: Any, options: Options) -> None:
     layers = choose_layers(model, options.targets)
     if options.top_blocks:
         layers = in_top_blocks(model, layers, options.top_blocks)
+    paths = [layer.path for layer in layers]
+    check_names(parse_values(options.rank_pattern), paths, "rank_pattern")
+    check_names(parse_values(options.alpha_pattern), paths, "alpha_pattern")
+    ranks = {layer.path: options.rank_of(layer) for layer in layers}
     for layer in layers:
         width = min(layer.in_features, layer.out_features)
-        if options.rank > width:
+        if ranks[layer.path] > width:
+            is_usual = not value_for(parse_values(options.rank_pattern), layer.path, 0)
             raise PlanError(
-                f"Rank {options.rank} is above the width {width} of layer {layer.path}",
-                where="option rank",
+                f"Rank {ranks[layer.path]} is above the width {width} of layer {layer.path}",
+                where="option rank" if is_usual else "option rank_pattern",
                 fix=f"Choose a rank of at most {width}",
             )
     for layer in layers:
-        wrapped = LoraLinear(layer.module, options, layer.in_features, layer.out_features)
-        put_module(model, layer.path, wrapped)
+        rank, alpha = ranks[layer.path], options.alpha_of(layer)
+        update = Update(rank, alpha, options.scale(alpha, rank), options.dropout)
+        put_module(model, layer.path, kind(layer, update))
 
 
 def initialise(language_model: LanguageModel, options: Options, generator: torch.Generator) -> None:
@@ -153,7 +304,7 @@ def detach(model: Any) -> None:
 
 
 def merge(model: Any) -> None:
-    """Fold the update into the weight: W <- W + (alpha / R) B A, and unwrap.
+    """Fold what was learned into the weight, such as W <- W + (alpha / R) B A, and unwrap.
 
     A 4-bit layer becomes a plain one that holds its decoded weight plus the update, which is
     exactly what was trained and measured.
@@ -165,11 +316,26 @@ def merge(model: Any) -> None:
         base = layer.base
         if isinstance(base, NF4Linear):
             base = dequantise_linear(base, torch.float32)
-        update = layer.update()
-        weight = base.weight.data
-        sum_ = weight.float() + (update.T if isinstance(base, Conv1D) else update)
-        base.weight.data = sum_.to(weight.dtype)
+        dtype = base.weight.dtype
+        merged = layer.merged(weight_of(base).float())
+        own_way = merged.T if isinstance(base, Conv1D) else merged
+        base.weight.data = own_way.to(dtype).contiguous()
         put_module(model, path, base)
+
+
+def weight_of(base: Any) -> Tensor:
+    """Look at the frozen weight of a layer of any kind.
+
+    Args:
+        base: nn.Linear, Conv1D or NF4Linear.
+
+    Returns:
+        (D_out, D_in); of a 4-bit layer decoded to fp32.
+    """
+    if isinstance(base, NF4Linear):
+        return base.dequantised(torch.float32)
+    weight: Tensor = base.weight.detach()
+    return weight.T if isinstance(base, Conv1D) else weight
 
 
 def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
@@ -177,36 +343,60 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
 
     Args:
         language_model: a trained model.
-        options: LoRA's options.
+        options: LoRA's options, or a variant's.
 
     Returns:
-        Config and tensors; A (R, D_in), B (D_out, R) also for GPT-2's transposed layers.
+        Config and tensors.
     """
-    layers = lora_layers(language_model.model)
-    tensors = {}
+    model = language_model.model
+    layers = lora_layers(model)
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, float] = {}
+    alphas: dict[str, float] = {}
     for path, layer in layers:
-        tensors[f"base_model.model.{path}.lora_A.weight"] = layer.lora_A.detach().contiguous()
-        tensors[f"base_model.model.{path}.lora_B.weight"] = layer.lora_B.detach().contiguous()
+        own = layer.peft_tensors()
+        tensors |= {f"{PREFIX}{path}.{name}": value.contiguous() for name, value in own.items()}
+        ranks[path] = own["lora_A.weight"].shape[0]
+        alphas[path] = layer.alpha * ranks[path] / layer.rank
     transposed = any(
         isinstance(layer.base, Conv1D) or getattr(layer.base, "was_transposed", False)
         for _, layer in layers
     )
     config = {
         "peft_type": "LORA",
-        "r": options.rank,
-        "lora_alpha": options.alpha,
+        "r": int(usual_value(ranks)),
+        "lora_alpha": usual_value(alphas),
         "lora_dropout": options.dropout,
-        "target_modules": sorted({path.rpartition(".")[2] for path, _ in layers}),
         "bias": "none",
         "fan_in_fan_out": transposed,
         "use_rslora": False,
         "use_dora": False,
         "init_lora_weights": True,
+        **_targets(model, list(ranks), options.top_blocks),
     }
-    if options.top_blocks:
-        num_blocks = len(blocks_of(language_model.model)[1])
-        config["layers_to_transform"] = list(range(num_blocks))[-options.top_blocks :]
-    return PeftAdapter(config, tensors)
+    patterns: dict[str, dict[str, float]] = {
+        "rank_pattern": {path: int(rank) for path, rank in unusual_values(ranks).items()},
+        "alpha_pattern": unusual_values(alphas),
+    }
+    return PeftAdapter(config | {name: own for name, own in patterns.items() if own}, tensors)
+
+
+def _targets(model: Any, wrapped: list[str], top_blocks: int) -> dict[str, Any]:
+    """Say which layers are wrapped: by name where that names no others, else by path."""
+    names = {path.rpartition(".")[2] for path in wrapped}
+    blocks_path, blocks = blocks_of(model)
+    tops = list(range(len(blocks)))[-top_blocks:] if top_blocks else []
+    places = tuple(f"{blocks_path}.{place}." for place in tops)
+    every = [layer.path.removesuffix(".base") for layer in linear_layers(model)]
+    named = [
+        path
+        for path in every
+        if path.rpartition(".")[2] in names and (not places or path.startswith(places))
+    ]
+    if set(named) != set(wrapped):
+        return {"target_modules": sorted(wrapped)}
+    chosen: dict[str, Any] = {"target_modules": sorted(names)}
+    return chosen | ({"layers_to_transform": tops} if tops else {})
 
 
 def lora_layers(model: Any) -> list[tuple[str, LoraLinear]]:
@@ -240,4 +430,5 @@ SPEC = MethodSpec(
     initialise=initialise,
     merge=merge,
     export=export,
+    import_peft=partial(read_lora, kind="lora"),
 )

@@ -21,4 +21,5 @@ SPEC = replace(
     "space, so training is slower and answers may be a little less exact.",
     quality_place=3,
     precisions=("nf4",),
+    import_peft=None,
 )

@@ -102,7 +102,9 @@ def look_at(
     else:
         stem = blocks[: 0 if embedding & learned_ids else _num_frozen(blocks)]
     frozen_bytes = sum(
-        frozen_weight_bytes(
+        value.nbytes  # of the method's own: held as it makes them
+        if id(value) not in base_parameters
+        else frozen_weight_bytes(
             value.numel(), "bf16" if precision == "nf4" and id(value) not in linear else precision
         )
         for value in model.parameters()

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from transformers import AutoTokenizer
 
+from engine.adapter_import import CONFIG, TENSORS, open_adapter
 from engine.base_model import BaseFolder, load_base
 from engine.language_model import LanguageModel
 from engine.method import MethodSpec, PeftAdapter, attach_method, parse_options
@@ -17,7 +18,6 @@ from engine.publishing.snippet import base_reference
 from templates.errors import ModelError
 from templates.files import canonical_json, write_atomically
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 _PEFT_VERSION = "0.21.2"  # the version that the tests load every adapter with
 
 
@@ -61,6 +61,11 @@ def load_adapter(
     Raises:
         ModelError: the files do not describe this method with these options on this base.
     """
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    if spec.export_method:  # what was written is an adapter of that method, so it is read as one
+        return replace(open_adapter(folder, base, plan.base.precision), tokenizer=tokenizer)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     tensors = load_file(folder / TENSORS)
     options = parse_options(spec, plan.method.options)
@@ -79,7 +84,4 @@ def load_adapter(
         )
     for name, value in own.tensors.items():
         value.copy_(tensors[name])  # exported tensors are views of the model's own
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, trust_remote_code=False, local_files_only=True
-    )
     return replace(tuned, tokenizer=tokenizer)

@@ -17,7 +17,10 @@ from templates.template import Template
 
 _PLACEHOLDER = "Write your text here."
 _SLOT = re.compile(r"\{(\w+)\}")
-_LORA_METHODS = ("lora", "qlora")
+# Methods whose adapter vLLM can serve, with the factor by which its rank is that of the plan. It
+# knows no DoRA, and one rank and alpha for all layers.
+_LORA_METHODS = {"lora": 1, "qlora": 1, "rslora": 1, "lora_plus": 1, "pissa": 2}
+_BY_LAYER = ("rank_pattern", "alpha_pattern")
 # vLLM keeps room for adapters of a rank that it knows, 16 if it is not told.
 _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 _SERVED_NAME = "tuned"
@@ -51,7 +54,9 @@ def snippets(record: RunRecord) -> Mapping[str, Snippet]:
             "Ollama": Snippet("bash", _ollama(record)),
         }
     written = {"transformers + peft": Snippet("python", usage_code(record))}
-    if record.plan.method.name in _LORA_METHODS and _rank(record) <= _VLLM_RANKS[-1]:
+    method = record.plan.method
+    is_plain = method.name in _LORA_METHODS and not any(map(method.options.get, _BY_LAYER))
+    if is_plain and _rank(record) <= _VLLM_RANKS[-1]:
         written["vLLM"] = Snippet("bash", _vllm(record))
     return written
 
@@ -235,7 +240,8 @@ def _literal(value: object) -> str:
 
 
 def _rank(record: RunRecord) -> int:
-    return int(record.plan.method.options.get("rank", _VLLM_RANKS[0]))
+    method = record.plan.method
+    return int(method.options.get("rank", _VLLM_RANKS[0])) * _LORA_METHODS[method.name]
 
 
 def _vllm(record: RunRecord) -> str:

@@ -21,7 +21,7 @@ from engine.method import (
     trainable,
 )
 from engine.methods import all_methods
-from engine.optimizers import backward
+from engine.optimizers import backward, set_learning_rate
 from templates.errors import PlanError
 from tests.engine.tiny import ARCHITECTURES, NEEDED, TEMPLATE, TICKETS, tiny_folder, tiny_model
 
@@ -60,8 +60,9 @@ def logits_of(language_model: LanguageModel) -> torch.Tensor:
 
 def train_steps(language_model: LanguageModel, spec: MethodSpec, steps: int) -> list[float]:
     language_model.model.train()
-    optimizer = spec.optimizer.new(trainable(language_model.model), spec.schedule)
-    optimizer.param_groups[0]["lr"] = FASTER.get(spec.name, spec.schedule.learning_rate)
+    options = parse_options(spec, SMALL.get(spec.name, {}))
+    optimizer = spec.new_optimizer(options)(trainable(language_model.model), spec.schedule)
+    set_learning_rate(optimizer, FASTER.get(spec.name, spec.schedule.learning_rate))
     batch, losses = batch_for(language_model), []
     for _ in range(steps):
         loss = loss_sum(language_model, batch) / batch.num_supervised
@@ -144,10 +145,12 @@ def check_merge(tuned: LanguageModel, spec: MethodSpec) -> None:
     """Train until the method matters far more than rounding does, merge, compare."""
     assert spec.merge
     start = logits_of(tuned)
+    learned = trainable(tuned.model)
+    before_training = {name: value.detach().clone() for name, value in learned.items()}
     train_steps(tuned, spec, 3)
-    if spec.export:  # an adapter: its tensors can grow and the base stays what it is
-        for value in trainable(tuned.model).values():
-            value.data *= 8
+    if spec.export:  # an adapter: what it learned can grow and the base stays what it is
+        for name, value in learned.items():
+            value.data += 63 * (value.data - before_training[name])
     before = logits_of(tuned)
     effect = float((before - start).abs().max())
     spec.merge(tuned.model)

@@ -94,6 +94,7 @@ def test_lora_comes_first_where_everything_fits(places: tuple[Path, Path], groun
     # Eight rows are too few for full tuning, and the base too small for prompt tuning.
     # BitFit without its option finds no bias to learn here.
     named = ("lora", "qlora", "ln", "full", "lomo", "prompt_tuning", "bitfit")
+    assert rows[0].name == "lora"
     assert tuple(row.name for row in rows if row.name in named) == named
     assert "8 training rows" in rows[0].recommended_because
     assert not any(row.recommended_because for row in rows[1:])

@@ -182,7 +182,15 @@ def test_each_form_and_method_has_the_ways_it_can_go(record: RunRecord) -> None:
     assert list(snippets(record)) == ["transformers + peft", "vLLM"]
     assert snippets(record)["transformers + peft"] == ("python", usage_code(record))
     assert list(snippets(merged(record))) == ["transformers", "vLLM", "Ollama"]
-    for method, options in (("prompt_tuning", {}), ("lora", {"rank": 513})):
+    for method, options in (
+        ("prompt_tuning", {}),
+        ("lora", {"rank": 513}),
+        ("lora", {"rank_pattern": "q_proj=4"}),
+        ("lora", {"alpha_pattern": "q_proj=4"}),
+        ("pissa", {"rank": 257}),
+        ("dora", {"rank": 4}),
+        ("random_rank", {"rank": 4}),
+    ):
         choice = record.plan.method.model_copy(update={"name": method, "options": options})
         plan = record.plan.model_copy(update={"method": choice})
         other = record.model_copy(update={"plan": plan})

@@ -1,0 +1,160 @@
+"""An adapter folder of the `peft` library, from anywhere: looked at, checked, put on a base.
+
+Only two files are read, JSON and safetensors; nothing in the folder is ever run. What a config
+means is said by the methods themselves, in `import_peft`.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from engine.base_model import BaseFolder, load_base, load_skeleton
+from engine.language_model import LanguageModel
+from engine.method import (
+    MethodOptions,
+    MethodSpec,
+    PeftAdapter,
+    attach_method,
+    load_trained,
+    parse_options,
+)
+from engine.methods import all_methods, get_method
+from engine.model_folder import PICKLE_SUFFIXES, is_hub_id, keys_asking_for_code
+from engine.plan import Precision
+from templates.errors import ModelError
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class ImportedAdapter:
+    """What an adapter is here.
+
+    Attributes:
+        method: its name.
+        options: of that method.
+        tensors: what was learned, by parameter name.
+    """
+
+    method: str
+    options: MethodOptions
+    tensors: dict[str, Tensor]
+
+
+def read_adapter(folder: Path, base: BaseFolder) -> ImportedAdapter:
+    """Look at an adapter folder and say which method, options and tensors it holds.
+
+    Args:
+        folder: from the `peft` library, or published here.
+        base: the base it is to be used with.
+
+    Returns:
+        The adapter in our words; every tensor fits the base.
+
+    Raises:
+        ModelError: a file is missing, damaged or could run code, the adapter was made for another
+            base, or no method here can take it over.
+    """
+    config = _read_config(folder / CONFIG)
+    _check_base(config, base)
+    adapter = PeftAdapter(config, _read_tensors(folder))
+    skeleton = load_skeleton(base)
+    for spec in all_methods().values():
+        found = spec.import_peft(skeleton, adapter) if spec.import_peft else None
+        if found:
+            return ImportedAdapter(spec.name, parse_options(spec, found.options), found.tensors)
+    known = sorted(spec.title for spec in all_methods().values() if spec.import_peft)
+    raise ModelError(
+        f"Adapters of type {config.get('peft_type')!r} cannot be opened",
+        where=f"{CONFIG}, peft_type",
+        fix=f"Choose an adapter of {', '.join(known)}",
+    )
+
+
+def open_adapter(folder: Path, base: BaseFolder, precision: Precision) -> LanguageModel:
+    """Put an adapter on its base.
+
+    Args:
+        folder: as for `read_adapter`.
+        base: the base it was made for.
+        precision: how to hold the base.
+
+    Returns:
+        The model in evaluation mode.
+    """
+    adapter = read_adapter(folder, base)
+    spec = _able_to_hold(get_method(adapter.method), precision)
+    tuned = attach_method(load_base(base, precision), spec, adapter.options, seed=0)
+    load_trained(tuned.model, adapter.tensors)
+    tuned.model.eval()
+    return tuned
+
+
+def _able_to_hold(spec: MethodSpec, precision: Precision) -> MethodSpec:
+    """Find the method, or one that differs in nothing but the precision, as QLoRA from LoRA."""
+    alike = (
+        other
+        for other in (spec, *all_methods().values())
+        if (other.attach, other.options) == (spec.attach, spec.options)
+    )
+    return next((other for other in alike if precision in other.precisions), spec)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise ModelError(
+            f"The folder has no readable {CONFIG}",
+            where=path.parent.name,
+            fix="Choose a complete adapter folder of the peft library",
+        )
+    asking = keys_asking_for_code(config)
+    if asking:
+        raise ModelError(
+            "The adapter wants to run its own code, which the studio never does",
+            where=f"{CONFIG}, {asking[0]}",
+            fix="Choose an adapter that needs no code of its own",
+        )
+    return config
+
+
+def _check_base(config: dict[str, Any], base: BaseFolder) -> None:
+    """Refuse a base of another name, where both have names that the world knows."""
+    named = config.get("base_model_name_or_path")
+    if not isinstance(named, str) or named.startswith((".", "/", "~")) or not is_hub_id(named):
+        return
+    if is_hub_id(base.id) and named.casefold() != base.id.casefold():
+        raise ModelError(
+            f"The adapter was made for another base, {named}",
+            where=base.id,
+            fix=f"Choose {named} as the base",
+        )
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    path = folder / TENSORS
+    if not path.is_file():
+        pickles = sorted(own.name for own in folder.iterdir() if own.suffix in PICKLE_SUFFIXES)
+        raise ModelError(
+            "The adapter is in pickle format, which can run code when opened"
+            if pickles
+            else f"The folder holds no {TENSORS}",
+            where=pickles[0] if pickles else folder.name,
+            fix="Save it again as safetensors where you trust it, or choose another adapter",
+        )
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"The adapter's tensors cannot be read: {str(error).splitlines()[0][:200]}",
+            where=TENSORS,
+            fix="Download the adapter again",
+        ) from None

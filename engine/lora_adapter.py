@@ -1,0 +1,186 @@
+"""A LoRA adapter that the `peft` library wrote, looked through and put in our words.
+
+Whatever would change what it computes is either taken over or refused; nothing is passed over.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from engine.layer_values import is_called, unusual_values, usual_value, value_for, write_values
+from engine.layers import LinearLayer, linear_layers
+from engine.method import PeftAdapter, PeftImport
+from templates.errors import ModelError
+
+PREFIX = "base_model.model."  # of the library's tensor names
+_MATRICES = ("lora_A.weight", "lora_B.weight")
+_LENGTHS = "lora_magnitude_vector"
+# Read below, or of no consequence for what a trained adapter computes.
+_UNDERSTOOD = {
+    "peft_type", "task_type", "peft_version", "inference_mode", "auto_mapping", "revision",
+    "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora",
+    "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform",
+    "layers_pattern", "fan_in_fan_out", "init_lora_weights", "bias", "loftq_config", "eva_config",
+    "megatron_core", "qalora_group_size", "runtime_config", "velora_config",
+}  # fmt: skip
+# Ways of starting that leave the base's weights as they are.
+_STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
+_SIMPLE_PATTERN = re.compile(r"\w+(\.\w+)*")
+
+
+def read_lora(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport | None:
+    """Put an adapter in our words, if it is of one kind.
+
+    Args:
+        model: the bare base, also on the meta device.
+        adapter: config and tensors as they lie in the folder.
+        kind: "lora", "rslora" or "dora".
+
+    Returns:
+        Options of the method of that name and tensors by parameter name; None for other kinds.
+
+    Raises:
+        ModelError: a setting that is not understood, or tensors that do not fit the base.
+    """
+    config = adapter.config
+    if config.get("peft_type") != "LORA" or _kind(config) != kind:
+        return None
+    _check_settings(config)
+    linear = {layer.path: layer for layer in linear_layers(model)}
+    found = _by_layer(adapter.tensors)
+    _check_targets(config, list(linear), found)
+    usual_rank, usual_alpha = _number(config.get("r", 8)), _number(config.get("lora_alpha", 8))
+    ranks, alphas = (_patterns(config, name) for name in ("rank_pattern", "alpha_pattern"))
+    own_ranks: dict[str, float] = {}
+    own_alphas: dict[str, float] = {}
+    tensors: dict[str, Tensor] = {}
+    for path, parts in found.items():
+        rank = value_for(ranks, path, usual_rank)
+        alpha = value_for(alphas, path, usual_alpha)
+        if kind == "dora" and config.get("use_rslora"):
+            alpha *= math.sqrt(rank)  # our DoRA divides by the rank itself
+        _check_layer(linear.get(path), path, parts, rank, kind)
+        own_ranks[path], own_alphas[path] = rank, alpha
+        for part, tensor in parts.items():
+            tensors[f"{path}.{part.removesuffix('.weight')}"] = tensor.float()
+    names = {path.rpartition(".")[2] for path in found}
+    every = {path for path in linear if path.rpartition(".")[2] in names}
+    options = {
+        "rank": usual_value(own_ranks),
+        "alpha": usual_value(own_alphas),
+        "dropout": config.get("lora_dropout", 0.0),
+        "targets": sorted(names if every == found.keys() else found),
+        "rank_pattern": write_values(unusual_values(own_ranks)),
+        "alpha_pattern": write_values(unusual_values(own_alphas)),
+    }
+    return PeftImport(options, tensors)
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    if config.get("use_dora"):
+        return "dora"
+    return "rslora" if config.get("use_rslora") else "lora"
+
+
+def _check_settings(config: Mapping[str, Any]) -> None:
+    if config.get("init_lora_weights", True) not in _STARTS:
+        raise ModelError(
+            f"The adapter started with {config['init_lora_weights']!r}, which changes the base too",
+            where="adapter_config.json, init_lora_weights",
+            fix="Save it converted to a plain LoRA, with path_initial_model_for_weight_conversion",
+        )
+    strange = [name for name, value in config.items() if value and name not in _UNDERSTOOD]
+    strange += ["bias"] if config.get("bias", "none") != "none" else []
+    if strange:
+        raise ModelError(
+            f"The adapter uses {strange[0]!r}, which cannot be taken over",
+            where="adapter_config.json",
+            fix="Merge it into its base with the program it comes from, and open the result",
+        )
+
+
+def _by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Sort tensors by the path of the layer they belong to."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        for part in (*_MATRICES, _LENGTHS):
+            if name.startswith(PREFIX) and name.endswith(f".{part}"):
+                path = name.removeprefix(PREFIX).removesuffix(f".{part}")
+                found.setdefault(path, {})[part] = tensor
+                break
+        else:
+            raise _no_fit("There is a tensor that is none of a LoRA layer", name)
+    if not found:
+        raise _no_fit("The adapter has no tensors", "adapter_model.safetensors")
+    return found
+
+
+def _check_targets(
+    config: Mapping[str, Any], linear: list[str], found: Mapping[str, object]
+) -> None:
+    """Refuse a file that lacks layers which its config names."""
+    targets = config.get("target_modules")
+    if not isinstance(targets, list):
+        return  # a regular expression: what it would match is not tried out
+    places = config.get("layers_to_transform")
+    places = [places] if isinstance(places, int) else places
+    for path in linear:
+        named = any(is_called(path, target) for target in targets if isinstance(target, str))
+        inside = places is None or any(f".{place}." in path for place in places)
+        if named and inside and path not in found and not config.get("exclude_modules"):
+            raise _no_fit("The adapter lacks the tensors of a layer", path)
+
+
+def _patterns(config: Mapping[str, Any], name: str) -> dict[str, float]:
+    """Read numbers by layer name; the library takes regular expressions, of which plain ones do."""
+    patterns = config.get(name) or {}
+    plain: dict[str, float] = {}
+    for pattern, value in patterns.items() if isinstance(patterns, dict) else ():
+        key = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
+        if not _SIMPLE_PATTERN.fullmatch(key):
+            raise ModelError(
+                f"The adapter names layers by a regular expression, {pattern!r}",
+                where=f"adapter_config.json, {name}",
+                fix="Write layer names there instead",
+            )
+        plain.setdefault(key, _number(value))
+    return plain
+
+
+def _check_layer(
+    layer: LinearLayer | None, path: str, parts: Mapping[str, Tensor], rank: float, kind: str
+) -> None:
+    if layer is None:
+        raise _no_fit("The base has no such linear layer", path)
+    shapes: dict[str, tuple[float, ...]] = {
+        "lora_A.weight": (rank, layer.in_features),
+        "lora_B.weight": (layer.out_features, rank),
+    }
+    if kind == "dora":
+        shapes[_LENGTHS] = (layer.out_features,)
+    for part in sorted(shapes.keys() ^ parts.keys()):
+        what = "The adapter lacks a tensor" if part in shapes else "There is a tensor too many"
+        raise _no_fit(what, f"{path}.{part}")
+    for part, shape in shapes.items():
+        if tuple(parts[part].shape) != shape:
+            has, wanted = tuple(parts[part].shape), tuple(int(size) for size in shape)
+            raise _no_fit(f"A tensor has shape {has} instead of {wanted}", f"{path}.{part}")
+        if not bool(parts[part].isfinite().all()):
+            raise _no_fit("A tensor holds values that are no numbers", f"{path}.{part}")
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ModelError(
+            f"{value!r} is no rank and no alpha",
+            where="adapter_config.json",
+            fix="Give a number above 0",
+        )
+    return value
+
+
+def _no_fit(what: str, where: str) -> ModelError:
+    return ModelError(what, where=where, fix="Open the adapter with the base it was made for")

@@ -1,0 +1,175 @@
+"""Adapters that the real `peft` made compute the same here, or are refused in words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from engine.adapter_import import open_adapter, read_adapter
+from engine.base_model import BaseFolder, locate_base
+from engine.methods.lora import lora_layers
+from engine.publishing.publish import publish
+from engine.runs import load_run, open_planned_base
+from templates.errors import ModelError
+from tests.engine.methods.low_rank import NAMES, logits_of, made_by_peft
+from tests.engine.publishing.published import finished_run
+from tests.engine.tiny import ARCHITECTURES
+
+SETTINGS = {
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_what_peft_made_computes_the_same_here(
+    tmp_path: Path, kind: str, architecture: str
+) -> None:
+    name = NAMES[architecture][1]
+    patterns = {"rank_pattern": {name: 6}, "alpha_pattern": {name: 3}}
+    theirs = logits_of(made_by_peft(tmp_path, architecture, **SETTINGS[kind], **patterns))
+    base = locate_base(str(tmp_path / "base"))
+    adapter = read_adapter(tmp_path / "adapter", base)
+    assert adapter.method == kind
+    ours = open_adapter(tmp_path / "adapter", base, "fp32").model
+    assert {layer.rank for path, layer in lora_layers(ours) if path.endswith(name)} == {6}
+    assert torch.allclose(logits_of(ours), theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"use_dora": True, "use_rslora": True}, id="both"),
+        pytest.param({"layers_to_transform": [1]}, id="one-block"),
+        pytest.param({"target_modules": r".*\.1\..*(q|v)_proj"}, id="by-expression"),
+        pytest.param({"target_modules": "all-linear", "init_lora_weights": "gaussian"}, id="all"),
+        pytest.param({"rank_pattern": {r"^model\.layers\.0\.self_attn\.q_proj": 2}}, id="path"),
+    ],
+)
+def test_other_ways_of_choosing_layers(tmp_path: Path, settings: dict[str, Any]) -> None:
+    theirs = logits_of(made_by_peft(tmp_path, "llama", **settings))
+    base = locate_base(str(tmp_path / "base"))
+    ours = open_adapter(tmp_path / "adapter", base, "fp32").model
+    assert torch.allclose(logits_of(ours), theirs, atol=1e-4)
+
+
+def test_a_lora_opens_on_a_4_bit_base_too(tmp_path: Path) -> None:
+    made_by_peft(tmp_path, "llama")
+    opened = open_adapter(tmp_path / "adapter", locate_base(str(tmp_path / "base")), "nf4")
+    assert torch.isfinite(logits_of(opened.model)).all() and opened.precision == "nf4"
+
+
+def test_what_we_published_is_opened_like_any_other(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "random_rank", rank=8)
+    publish(run, tmp_path / "out", form="adapter")
+    opened = open_adapter(tmp_path / "out", open_planned_base(run.plan), "fp32")
+    ours = logits_of(load_run(run.plan, run.checkpoints).model)
+    assert torch.allclose(ours, logits_of(opened.model), atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sound")
+    made_by_peft(folder, "llama")
+    return folder
+
+
+class Copy:
+    """A copy of the sound adapter, to be spoiled."""
+
+    def __init__(self, sound: Path, folder: Path) -> None:
+        self.folder, self.base = folder, locate_base(str(sound / "base"))
+        self.config = json.loads((sound / "adapter/adapter_config.json").read_text())
+        self.tensors = load_file(sound / "adapter/adapter_model.safetensors")
+
+    def refused(self, base: BaseFolder | None = None) -> str:
+        (self.folder / "adapter_config.json").write_text(json.dumps(self.config))
+        if self.tensors:
+            save_file(self.tensors, self.folder / "adapter_model.safetensors")
+        with pytest.raises(ModelError) as raised:
+            read_adapter(self.folder, base or self.base)
+        return str(raised.value)
+
+
+@pytest.fixture
+def copy(sound: Path, tmp_path: Path) -> Copy:
+    return Copy(sound, tmp_path)
+
+
+LAYER = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"peft_type": "OFT"}, "type 'OFT' cannot be opened (adapter_config.json, peft_type)"),
+        ({"peft_type": None}, "type None cannot be opened"),
+        ({"auto_map": {"x": "y.py"}}, "wants to run its own code"),
+        ({"init_lora_weights": "pissa"}, "started with 'pissa', which changes the base too"),
+        ({"modules_to_save": ["lm_head"]}, "uses 'modules_to_save', which cannot be taken over"),
+        ({"bias": "all"}, "uses 'bias', which cannot be taken over"),
+        ({"something_new": 1}, "uses 'something_new'"),
+        ({"rank_pattern": {"(q|v)_proj": 4}}, "a regular expression, '(q|v)_proj'"),
+        ({"rank_pattern": {"q_proj": 3}}, "has shape (4, 32) instead of (3, 32)"),
+        ({"r": "4"}, "'4' is no rank and no alpha"),
+        ({"lora_alpha": 0}, "0 is no rank and no alpha"),
+        ({"use_dora": True}, "lacks a tensor"),
+        ({"target_modules": ["q_proj", "k_proj", "down_proj"]}, "lacks the tensors of a layer"),
+    ],
+)
+def test_a_setting_that_cannot_be_taken_over(
+    copy: Copy, changes: dict[str, Any], words: str
+) -> None:
+    copy.config |= changes
+    assert words in copy.refused()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [
+        (f"{LAYER}.lora_B.weight", None, "lacks a tensor"),
+        (f"{LAYER}.lora_A.weight", (4, 31), "has shape (4, 31) instead of (4, 32)"),
+        (f"{LAYER}.lora_magnitude_vector", (32,), "a tensor too many"),
+        (f"{LAYER}.weight", (32, 32), "none of a LoRA layer"),
+        ("base_model.model.model.layers.9.q_proj.lora_A.weight", (4, 32), "no such linear layer"),
+    ],
+)
+def test_a_tensor_that_is_missing_strange_or_of_another_shape(
+    copy: Copy, name: str, shape: tuple[int, ...] | None, words: str
+) -> None:
+    copy.tensors.pop(name, None)
+    if shape:
+        copy.tensors[name] = torch.zeros(shape)
+    assert words in copy.refused()
+
+
+def test_values_that_are_no_numbers(copy: Copy) -> None:
+    copy.tensors[f"{LAYER}.lora_A.weight"][0, 0] = float("nan")
+    assert "values that are no numbers" in copy.refused()
+
+
+def test_a_pickle_is_never_opened(copy: Copy) -> None:
+    copy.tensors = {}
+    assert "holds no adapter_model.safetensors" in copy.refused()
+    (copy.folder / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'exit 3'\ntR.")
+    assert "pickle format, which can run code when opened (adapter_model.bin)" in copy.refused()
+
+
+def test_a_damaged_file(copy: Copy) -> None:
+    copy.tensors = {}
+    (copy.folder / "adapter_model.safetensors").write_bytes(b"\xff" * 40)
+    assert "tensors cannot be read" in copy.refused()
+    (copy.folder / "adapter_config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"no readable adapter_config\.json"):
+        read_adapter(copy.folder, copy.base)
+
+
+def test_a_base_of_another_name(copy: Copy) -> None:
+    copy.config["base_model_name_or_path"] = "org/other"
+    named = BaseFolder("org/base", copy.base.path, "", "0", "mit")
+    assert "made for another base, org/other (org/base)" in copy.refused(named)
