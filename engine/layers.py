@@ -1,13 +1,14 @@
 """Finding and exchanging the linear layers of a model, whatever its architecture calls them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.layer_values import is_called
-from engine.quantise import NF4Linear
+from engine.quantise import NF4Linear, dequantise_linear
 from templates.errors import PlanError
 
 ALL_LINEAR = "all-linear"
@@ -187,3 +188,81 @@ def attention_layers(model: Any) -> list[LinearLayer]:
         if "attention" in type(module).__name__.lower()
     )
     return [layer for layer in linear_layers(model) if layer.path.startswith(attentions)]
+
+
+def device_of(layer: nn.Module) -> torch.device:
+    """Say where a linear layer's weight lies, so that what is learned beside it can lie there too.
+
+    Args:
+        layer: nn.Linear, Conv1D or NF4Linear.
+
+    Returns:
+        The device.
+    """
+    weight = layer.codes if isinstance(layer, NF4Linear) else layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.device
+
+
+def as_plain(layer: Any) -> Any:
+    """Give a layer whose weight can be changed by a merge.
+
+    Args:
+        layer: nn.Linear, Conv1D or NF4Linear.
+
+    Returns:
+        The layer itself; of a 4-bit one a plain fp32 layer that computes the same.
+    """
+    return dequantise_linear(layer, torch.float32) if isinstance(layer, NF4Linear) else layer
+
+
+def is_transposed(layer: nn.Module) -> bool:
+    """Say whether the model holds a layer's weight as (D_in, D_out), the way GPT-2 does.
+
+    Args:
+        layer: nn.Linear, Conv1D or NF4Linear.
+
+    Returns:
+        True where it does.
+    """
+    return isinstance(layer, Conv1D) or bool(getattr(layer, "was_transposed", False))
+
+
+def with_update(layer: Any, update: Tensor) -> Any:
+    """Add a learned update to a layer's weight, in place: W <- W + update.
+
+    Args:
+        layer: nn.Linear, Conv1D or NF4Linear.
+        update: (D_out, D_in), added in fp32 and rounded once.
+
+    Returns:
+        The layer; of a 4-bit one a plain fp32 layer.
+    """
+    plain = as_plain(layer)
+    weight = plain.weight.data
+    added = weight.float() + (update.T if isinstance(plain, Conv1D) else update).float()
+    plain.weight.data = added.to(weight.dtype)
+    return plain
+
+
+def target_names(model: Any, paths: Collection[str]) -> list[str]:
+    """Name chosen layers as shortly as can be without naming another one.
+
+    The `peft` library takes every layer whose path is a name or ends in "." and the name.
+
+    Args:
+        model: a transformers causal language model, with or without a method.
+        paths: dotted paths of the chosen layers.
+
+    Returns:
+        Ends of paths such as "q_proj" or "mlp.c_proj", in alphabetical order.
+    """
+    others = {f".{path}" for path, _ in model.named_modules()} - {f".{path}" for path in paths}
+    names = set()
+    for path in paths:
+        parts = path.split(".")
+        ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+        names.add(
+            next(end for end in ends if not any(other.endswith(f".{end}") for other in others))
+        )
+    return sorted(names)

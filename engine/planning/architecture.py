@@ -28,7 +28,8 @@ class Architecture:
         frozen_bytes: what the frozen weights take in the planned precision.
         frozen_linear: weights of frozen linear layers.
         learned_linear: weights of linear layers that learn, the method's own included.
-        added_linear: weights of linear layers that the method adds.
+        added_linear: weights of linear layers that the method adds. Both count multiplications a
+            token, where a method's layer says how many (`products_per_token`).
         quantised_linear: weights held in 4 bits.
         num_layers: blocks.
         num_stem_layers: the lowest of them, in and below which nothing learns.
@@ -117,6 +118,7 @@ def look_at(
         and id(value) not in tables
         and (id(value) in linear or id(value) not in base_parameters)
     )
+    more_products = _products_beyond_weights(model)
     config = model.config
     num_heads = int(config.num_attention_heads)
     head_width = int(getattr(config, "head_dim", None) or config.hidden_size // num_heads)
@@ -127,12 +129,13 @@ def look_at(
         largest_learned=max((value.numel() for value in learned.values()), default=0),
         frozen_bytes=frozen_bytes,
         frozen_linear=sum(size for key, size in linear.items() if key not in learned_ids),
-        learned_linear=learned_linear,
+        learned_linear=learned_linear + more_products,
         added_linear=sum(
             value.numel()
             for value in model.parameters()
             if value.dim() > 1 and id(value) not in base_parameters and id(value) not in tables
-        ),
+        )
+        + more_products,
         quantised_linear=sum(linear.values()) if precision == "nf4" else 0,
         num_layers=int(config.num_hidden_layers),
         num_stem_layers=len(stem),
@@ -142,6 +145,17 @@ def look_at(
         head_weights=head.numel(),
         head_learns=id(head) in learned_ids,
     )
+
+
+def _products_beyond_weights(model: nn.Module) -> int:
+    """Count what factors multiplied with each other cost a token beyond one product a value."""
+    more = 0
+    for module in model.modules():
+        products = getattr(module, "products_per_token", None)
+        if isinstance(products, int):
+            own = module.parameters(recurse=False)
+            more += products - sum(value.numel() for value in own if value.dim() > 1)
+    return more
 
 
 def _num_frozen(blocks: list[nn.Module]) -> int:

@@ -31,6 +31,7 @@ MERGED_FILES = [
     "README.md", "config.json", "generation_config.json", "model.safetensors", "studio_run.json",
     "tokenizer.json", "tokenizer_config.json",
 ]  # fmt: skip
+NOT_IN_PEFT = [("loha", "gpt2"), ("lokr", "gpt2")]  # whose Conv1D layers peft has neither for
 PROMPTS = ["the invoice is wrong\n\n###\n\n", "where is my parcel, i paid twice"]
 in_all_architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
 
@@ -65,8 +66,15 @@ def in_peft(run: FinishedRun, folder: Path) -> torch.nn.Module:
         return PeftModel.from_pretrained(base, folder).eval()
 
 
-@in_all_architectures
-@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+WITH_PEFT = [
+    (method, architecture)
+    for method in ("ia3", "loha", "lokr", "lora", "prompt_tuning")
+    for architecture in ARCHITECTURES
+    if (method, architecture) not in NOT_IN_PEFT
+]
+
+
+@pytest.mark.parametrize(("method", "architecture"), WITH_PEFT)
 def test_peft_computes_what_we_measured(tmp_path: Path, method: str, architecture: str) -> None:
     run = finished_run(tmp_path, method, architecture)
     publication = publish(run, tmp_path / "out", form="adapter")
@@ -108,6 +116,12 @@ MERGED = [
         ("full", "bf16", {}),
         ("qlora", "nf4", {}),
         ("qlora", "nf4", {"targets": "one"}),
+        ("ia3", "fp32", {}),
+        ("ia3", "nf4", {}),
+        ("loha", "fp32", {}),
+        ("loha", "bf16", {}),
+        ("lokr", "fp32", {}),
+        ("lokr", "nf4", {}),
     ]
 ]
 
@@ -219,6 +233,14 @@ def test_the_record_can_be_read_back(tmp_path: Path) -> None:
     assert record.data.sha256 == run.plan.dataset_sha256
     assert record.data.rows == {"train": 8, "validation": 8, "test": 8}
     assert record.num_trainable == 2 * 4 * (64 + 48 + 48 + 64 + 80 + 80 + 80)
+
+
+@pytest.mark.parametrize(("method", "architecture"), NOT_IN_PEFT)
+def test_what_peft_cannot_hold_is_said(tmp_path: Path, method: str, architecture: str) -> None:
+    run = finished_run(tmp_path, method, architecture)
+    with pytest.raises(PlanError, match=r"peft has no Lo.*Publish it as merged"):
+        publish(run, tmp_path / "new" / "out")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_every_method_can_be_published(tmp_path: Path) -> None:

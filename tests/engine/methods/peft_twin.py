@@ -1,0 +1,71 @@
+"""Ours and the real `peft` on the same base: adapters carried over, logits compared."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from transformers import AutoModelForCausalLM
+
+from engine.language_model import LanguageModel
+from engine.method import attach_method, parse_options, trainable
+from engine.methods import get_method
+from engine.publishing.adapter_folder import write_adapter
+from engine.publishing.publication import PublishedBase
+from tests.engine.tiny import tiny_model
+
+IDS = torch.tensor([[5, 9, 14, 3, 77, 120, 200, 31], [8, 8, 250, 19, 2, 41, 60, 7]])
+
+
+def spread_out(
+    folder: Path, method: str, architecture: str, *, spread: float = 0.3, **options: object
+) -> LanguageModel:
+    """A tiny model with a method on it whose learned values lie far from their start."""
+    spec = get_method(method)
+    tuned = attach_method(
+        tiny_model(folder / "base", architecture), spec, parse_options(spec, options), seed=3
+    )
+    draw = torch.Generator().manual_seed(5)
+    for value in trainable(tuned.model).values():
+        value.data += spread * torch.randn(value.shape, generator=draw)
+    tuned.model.eval()
+    return tuned
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    return model(IDS).logits.float()
+
+
+def opened_by_peft(folder: Path, tuned: LanguageModel, method: str, **options: object) -> PeftModel:
+    """Write what we export, and let the real `peft` open it on a fresh base."""
+    spec = get_method(method)
+    assert spec.export is not None
+    (folder / "adapter").mkdir()
+    adapter = spec.export(tuned, parse_options(spec, options))
+    named = PublishedBase(id="base", revision="", fingerprint="", licence="")
+    write_adapter(folder / "adapter", adapter, named)
+    base = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    with warnings.catch_warnings():
+        # peft 0.21.2 asks transformers 5.23 by a name on its way out; it must not warn of more.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return PeftModel.from_pretrained(base, folder / "adapter").eval()
+
+
+def loaded_from_peft(
+    folder: Path, peft_model: PeftModel, method: str, architecture: str, **options: object
+) -> LanguageModel:
+    """Give the tensors of the real `peft` to ours, by the names that ours exports."""
+    spec = get_method(method)
+    assert spec.export is not None
+    settings = parse_options(spec, options)
+    tuned = attach_method(tiny_model(folder / "base", architecture), spec, settings, seed=8)
+    theirs = get_peft_model_state_dict(peft_model)
+    own = spec.export(tuned, settings).tensors
+    assert {name: value.shape for name, value in own.items()} == {
+        name: value.shape for name, value in theirs.items()
+    }
+    for name, value in own.items():
+        value.copy_(theirs[name])
+    tuned.model.eval()
+    return tuned
