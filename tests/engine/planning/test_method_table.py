@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.methods import all_methods, get_method
 from engine.planning import ground as grounds
+from engine.planning import method_table
 from engine.planning.choices import EstimateRequest, MethodsRequest
 from engine.planning.cost import ItemLength
 from engine.planning.estimate import CostEstimate, Hardware, MemoryParts
@@ -119,7 +120,12 @@ def test_what_does_not_fit_goes_to_the_end_with_what_would_help(places: tuple[Pa
     assert not any(row.fits or row.recommended_because or row.remedies for row in nothing)
 
 
-def test_a_method_that_cannot_be_planned_keeps_its_row(tmp_path: Path) -> None:
+def test_a_method_that_cannot_be_planned_keeps_its_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The three alone, so that the best that fits is one with a shortage.
+    three = {name: get_method(name) for name in ("full", "lora", "qlora")}
+    monkeypatch.setattr(method_table, "all_methods", lambda: three)
     config = tiny_config("llama")
     config.hidden_size = config.intermediate_size = 4  # narrower than LoRA's usual rank
     config.num_attention_heads = config.num_key_value_heads = 2
@@ -130,8 +136,8 @@ def test_a_method_that_cannot_be_planned_keeps_its_row(tmp_path: Path) -> None:
     ground = remembered_ground(data, str(tmp_path / "narrow"))
     rows = method_rows(ground, MethodsRequest(dataset_folder=data), HARDWARE)
     by_name = {row.name: row for row in rows}
-    assert len(rows) == len(all_methods()) and by_name["full"].fits
-    assert rows[0].fits and rows[0].recommended_because
+    assert len(rows) == 3 and rows[0].name == "full" and rows[0].fits
+    assert "is better with 1,000 rows or more" in rows[0].recommended_because
     for name in ("lora", "qlora"):
         assert not by_name[name].fits and by_name[name].num_trainable == 0
         assert "Rank 8 is above the width 4" in by_name[name].blockers[0]
