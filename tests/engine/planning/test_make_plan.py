@@ -127,7 +127,7 @@ def test_text_from_a_command_line_is_understood(places: tuple[Path, Path]) -> No
         ({"limits_changes": {"max_steps": -1}}, "max_steps", "limits", "Correct max_steps"),
         ({"limits_changes": {"too_long": "shout"}}, "too_long", "limits", "Correct too_long"),
         ({"seed": -1}, "seed", "plan", "Correct seed"),
-        ({"method": "magic"}, "There is no method called 'magic'", "method", "Choose from full"),
+        ({"method": "magic"}, "There is no method called 'magic'", "method", "Choose from "),
         ({"options": {"rank": 0}}, "rank: input should be greater than or equal to 1",
          "method lora", "Correct rank"),
         ({"options": {"rank": "big"}}, "rank: input should be a valid integer", "method lora",
