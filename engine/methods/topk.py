@@ -91,7 +91,8 @@ def attach(model: Any, options: Options) -> None:
     if norm is not None:
         norm.requires_grad_(True)
     if options.train_head or not options.num_blocks:
-        _own_head(model).requires_grad_(True)
+        _untie(model)
+        model.get_output_embeddings().requires_grad_(True)
 
 
 def detach(model: Any) -> None:
@@ -121,16 +122,12 @@ def merge(model: Any) -> None:
         model.set_output_embeddings(plain)
 
 
-def _own_head(model: Any) -> nn.Module:
+def _untie(model: Any) -> None:
     """Give the head a weight of its own if it shares the embedding's, and say so in the config."""
     head: Any = model.get_output_embeddings()
-    if head.weight is not model.get_input_embeddings().weight:
-        own: nn.Module = head
-        return own
-    untied = UntiedHead(head)
-    model.set_output_embeddings(untied)
-    model.config.tie_word_embeddings = False
-    return untied
+    if head.weight is model.get_input_embeddings().weight:
+        model.set_output_embeddings(UntiedHead(head))
+        model.config.tie_word_embeddings = False
 
 
 SPEC = MethodSpec(

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from engine.base_model import load_base, locate_base
+from engine.events import Noticed
 from engine.language_model import LanguageModel
 from engine.layers import blocks_of, final_norm
 from engine.method import attach_method, parse_options, trainable
@@ -18,6 +19,7 @@ from engine.planning.architecture import look_at
 from engine.publishing.publish import publish
 from engine.runs import load_run
 from engine.stem import keep_stem
+from engine.trainer import Training, train
 from templates.errors import PlanError
 from tests.engine.architectures import PACKED, PADDED, random_model
 from tests.engine.planning.test_cost import LENGTHS, cost_of
@@ -25,7 +27,8 @@ from tests.engine.publishing.published import finished_run
 from tests.engine.publishing.test_publish import logits_elsewhere, logits_of
 from tests.engine.test_packing import rows
 from tests.engine.test_stem import hidden_from_use, losses_and_gradients
-from tests.engine.tiny import ARCHITECTURES, tiny_folder, tiny_model
+from tests.engine.tiny import ARCHITECTURES, save_tiny, tiny_folder, tiny_model
+from tests.engine.train_tiny import digest, tiny_training
 
 SPEC = get_method("topk")
 in_all_architectures = pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -80,6 +83,23 @@ def test_the_blocks_below_run_once(tmp_path: Path, model_type: str, num_blocks: 
         found = losses_and_gradients(kept, items)
     for left, right in zip(found, expected, strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4 * float(right.abs().max()))
+
+
+@pytest.mark.parametrize("num_blocks", [0, 1])
+def test_a_run_keeps_them_and_resumes_to_the_same_bits(tmp_path: Path, num_blocks: int) -> None:
+    base = save_tiny(tmp_path / "base", "llama")
+
+    def training(name: str) -> Training:
+        return tiny_training(base, tmp_path / name, "topk", options={"num_blocks": num_blocks})
+
+    whole = training("whole")
+    events = list(train(whole))
+    said = [event.words for event in events if isinstance(event, Noticed)]
+    assert f"The lowest {2 - num_blocks} of 2 blocks ran once" in said[0]
+    list(train(training("cut"), pause_at_step=4))
+    again = training("cut")
+    list(train(again))
+    assert digest(again) == digest(whole) != digest(training("fresh"))
 
 
 def test_the_estimate_shows_the_saving(tmp_path: Path) -> None:
