@@ -205,13 +205,14 @@ def _from_text(kind: type[Value], content: Mapping[str, Any], where: str) -> dic
     """Cut comma lists where a field holds several values, and refuse a value that is not there."""
     ready = dict(content)
     for name, value in content.items():
-        if value is None or (isinstance(value, str) and not value.strip()):
+        field = kind.model_fields.get(name)
+        may_be_empty = field is not None and field.default == ""
+        if value is None or (isinstance(value, str) and not value.strip() and not may_be_empty):
             raise PlanError(
                 f"{name} is missing its value",
                 where=where,
                 fix=f"Give {name} a value, or leave it out to keep the default",
             )
-        field = kind.model_fields.get(name)
         if field and isinstance(value, str) and get_origin(field.annotation) is tuple:
             ready[name] = tuple(part.strip() for part in value.split(",") if part.strip())
     return ready

@@ -167,7 +167,7 @@ def _training(record: RunRecord, method_title: str, options: dict[str, Any]) -> 
         ["Data sha256", _code(data.sha256)],
         ["Method", method_title],
         *([_escaped(title), _code(json.dumps(value, ensure_ascii=False))]
-          for title, value in options.items()),
+          for title, value in options.items() if value != ""),
         ["Schedule", _code(schedule)],
         ["Seed", str(plan.seed)],
         ["Trainable parameters", f"{record.num_trainable:,} ({share:.2%} of the base's)"],
