@@ -1,7 +1,7 @@
 """Finding and exchanging the linear layers of a model, whatever its architecture calls them."""
 
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from engine.quantise import NF4Linear, dequantise_linear
 from templates.errors import PlanError
 
 ALL_LINEAR = "all-linear"
+_Kind = TypeVar("_Kind", bound=nn.Module)
 
 
 class LinearLayer(NamedTuple):
@@ -134,6 +135,50 @@ def put_module(model: nn.Module, path: str, module: nn.Module) -> None:
     """
     parent, _, name = path.rpartition(".")
     setattr(model.get_submodule(parent), name, module)
+
+
+def modules_of(model: Any, kind: type[_Kind]) -> list[tuple[str, _Kind]]:
+    """List the modules of one class, such as those that a method wrapped layers in.
+
+    Args:
+        model: a transformers causal language model, with or without a method.
+        kind: the class, or one that it derives from.
+
+    Returns:
+        Dotted path and module, in module order.
+    """
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, kind)]
+
+
+def unwrap(model: Any, kind: type[nn.Module]) -> None:
+    """Put back what modules of one class wrap, which is their `base`.
+
+    Args:
+        model: a model with a method attached.
+        kind: the class.
+    """
+    for path, module in modules_of(model, kind):
+        put_module(model, path, module.get_submodule("base"))
+
+
+def check_rank(layer: LinearLayer, rank: int, option: str = "rank") -> None:
+    """Refuse a rank that a layer's weight cannot have.
+
+    Args:
+        layer: a linear layer of the base.
+        rank: R.
+        option: that asks for it.
+
+    Raises:
+        PlanError: R is above the layer's width.
+    """
+    width = min(layer.in_features, layer.out_features)
+    if rank > width:
+        raise PlanError(
+            f"Rank {rank} is above the width {width} of layer {layer.path}",
+            where=f"option {option}",
+            fix=f"Choose a rank of at most {width}",
+        )
 
 
 def norm_layers(model: Any) -> list[tuple[str, nn.Module]]:

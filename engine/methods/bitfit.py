@@ -15,11 +15,19 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from engine.base_model import stock_shapes
 from engine.language_model import LanguageModel
-from engine.layers import LinearLayer, linear_layers, norm_layers, put_module
+from engine.layers import (
+    LinearLayer,
+    device_of,
+    is_transposed,
+    linear_layers,
+    modules_of,
+    norm_layers,
+    put_module,
+    unwrap,
+)
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
 from engine.quantise import NF4Linear
@@ -57,8 +65,8 @@ class ShiftedLinear(nn.Module):
         super().__init__()
         self.base: Any = layer.module
         self.in_features = layer.in_features
-        held: Any = self.base.codes if isinstance(self.base, NF4Linear) else self.base.weight
-        self.shift = nn.Parameter(torch.zeros(layer.out_features, device=held.device))
+        device = device_of(layer.module)
+        self.shift = nn.Parameter(torch.zeros(layer.out_features, device=device))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply layer and shift.
@@ -133,9 +141,8 @@ def detach(model: Any) -> None:
     Args:
         model: the model `attach` was called on.
     """
-    wrapped: list[tuple[str, Any]] = [*shifted_layers(model), *rebiased_norms(model)]
-    for path, layer in wrapped:
-        put_module(model, path, layer.base)
+    for kind in (ShiftedLinear, RebiasedNorm):
+        unwrap(model, kind)
 
 
 def merge(model: Any) -> None:
@@ -148,7 +155,7 @@ def merge(model: Any) -> None:
         model: the model `attach` was called on.
     """
     added = set()
-    for path, layer in shifted_layers(model):
+    for path, layer in modules_of(model, ShiftedLinear):
         base, bias = layer.base, layer.shift.detach()
         if _has_bias(base):
             base.bias.data = (base.bias.float() + bias).to(base.bias.dtype)
@@ -157,7 +164,7 @@ def merge(model: Any) -> None:
             bias = bias if isinstance(base, NF4Linear) else bias.to(base.weight.dtype)
             base.bias = nn.Parameter(bias, requires_grad=False)
         put_module(model, path, base)
-    for path, norm in rebiased_norms(model):
+    for path, norm in modules_of(model, RebiasedNorm):
         norm.base.bias.data.copy_(norm.bias.data)
         put_module(model, path, norm.base)
     if added:
@@ -178,7 +185,7 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         Config and tensors: A (1, D_in), B (D_out, 1), s (D_out,), and (D,) of norms.
     """
     model = language_model.model
-    layers, norms = shifted_layers(model), rebiased_norms(model)
+    layers, norms = modules_of(model, ShiftedLinear), modules_of(model, RebiasedNorm)
     targets = sorted({_name(path) for path, _ in layers})
     if not layers:  # peft opens no LoRA without a layer: one that stays as it is
         last = list(linear_layers(model))[-1]
@@ -199,38 +206,12 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         "lora_bias": True,
         "target_modules": targets,
         "bias": "all" if norms else "none",
-        "fan_in_fan_out": any(_is_transposed(layer.base) for _, layer in layers),
+        "fan_in_fan_out": any(is_transposed(layer.base) for _, layer in layers),
         "use_rslora": False,
         "use_dora": False,
         "init_lora_weights": True,
     }
     return PeftAdapter(config, tensors)
-
-
-def shifted_layers(model: Any) -> list[tuple[str, ShiftedLinear]]:
-    """List the linear layers whose bias learns.
-
-    Args:
-        model: the model `attach` was called on.
-
-    Returns:
-        Dotted path and layer, in module order.
-    """
-    modules = model.named_modules()
-    return [(path, layer) for path, layer in modules if isinstance(layer, ShiftedLinear)]
-
-
-def rebiased_norms(model: Any) -> list[tuple[str, RebiasedNorm]]:
-    """List the norms whose bias learns.
-
-    Args:
-        model: the model `attach` was called on.
-
-    Returns:
-        Dotted path and norm, in module order.
-    """
-    modules = model.named_modules()
-    return [(path, norm) for path, norm in modules if isinstance(norm, RebiasedNorm)]
 
 
 def _check(chosen: set[str], names: set[str], able: set[str]) -> None:
@@ -261,10 +242,6 @@ def _name(path: str) -> str:
 
 def _has_bias(module: Any) -> bool:
     return getattr(module, "bias", None) is not None
-
-
-def _is_transposed(module: Any) -> bool:
-    return isinstance(module, Conv1D) or getattr(module, "was_transposed", False)
 
 
 def _declare(model: Any, added: set[str]) -> None:

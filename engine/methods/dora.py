@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.layers import LinearLayer
+from engine.layers import LinearLayer, modules_of
 from engine.lora_adapter import read_lora
 from engine.method import PeftAdapter
 from engine.methods import lora
@@ -141,8 +141,7 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
         generator: fixes the draw.
     """
     lora.initialise(language_model, options, generator)
-    for _, layer in lora.lora_layers(language_model.model):
-        assert isinstance(layer, DoraLinear)
+    for _, layer in modules_of(language_model.model, DoraLinear):
         layer.lora_magnitude_vector.data.copy_(layer.lengths())
 
 

@@ -8,6 +8,7 @@ Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper
 Learning", arXiv 2205.05638.
 """
 
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -24,8 +25,10 @@ from engine.layers import (
     device_of,
     is_transposed,
     linear_layers,
+    modules_of,
     put_module,
     target_names,
+    unwrap,
 )
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
@@ -167,23 +170,13 @@ def _first_word(layer: LinearLayer) -> str:
     return name.partition("_")[0]
 
 
-def detach(model: Any) -> None:
-    """Unwrap every layer.
-
-    Args:
-        model: the model `attach` was called on.
-    """
-    for path, layer in scaled_layers(model):
-        put_module(model, path, layer.base)
-
-
 def merge(model: Any) -> None:
     """Scale the weights and unwrap: W <- l W and b <- l b by rows, or W <- W l by columns.
 
     Args:
         model: the model `attach` was called on.
     """
-    for path, layer in scaled_layers(model):
+    for path, layer in modules_of(model, ScaledLinear):
         plain, scale = as_plain(layer.base), layer.ia3_l.detach()
         # nn.Linear's weight is (D_out, D_in), Conv1D's (D_in, D_out).
         by_rows = layer.scales_input == isinstance(plain, Conv1D)
@@ -208,7 +201,7 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         Config and vectors: (D_out, 1) where outputs are scaled, (1, D_in) where inputs are.
     """
     model = language_model.model
-    layers = scaled_layers(model)
+    layers = modules_of(model, ScaledLinear)
     tensors = {
         f"base_model.model.{path}.ia3_l": layer.ia3_l.detach().view(
             (1, -1) if layer.scales_input else (-1, 1)
@@ -227,19 +220,6 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     return PeftAdapter(config, tensors)
 
 
-def scaled_layers(model: Any) -> list[tuple[str, ScaledLinear]]:
-    """List the wrapped layers.
-
-    Args:
-        model: the model `attach` was called on.
-
-    Returns:
-        Dotted path and layer, in module order.
-    """
-    modules = model.named_modules()
-    return [(path, layer) for path, layer in modules if isinstance(layer, ScaledLinear)]
-
-
 SPEC = MethodSpec(
     name="ia3",
     title="(IA)\N{SUPERSCRIPT THREE}",
@@ -250,7 +230,7 @@ SPEC = MethodSpec(
     # Factors near one need far larger steps than weights do, and as large ones at every width.
     schedule=Schedule(learning_rate=2e-2, epochs=8),
     attach=attach,
-    detach=detach,
+    detach=partial(unwrap, kind=ScaledLinear),
     when_to_choose="With a few dozen rows, or when hundreds of tuned versions of one base are to "
     "be kept. It learns less than LoRA where there is more data.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),

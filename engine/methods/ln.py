@@ -7,13 +7,14 @@ Zhao et al. 2023, "Tuning LayerNorm in Attention: Towards Efficient Multi-Modal 
 arXiv 2312.11420.
 """
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from engine.language_model import LanguageModel
-from engine.layers import norm_layers, put_module
+from engine.layers import modules_of, norm_layers, put_module, unwrap
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import Schedule
 from templates.errors import PlanError
@@ -75,23 +76,13 @@ def attach(model: Any, options: Options) -> None:
         put_module(model, path, TunedNorm(norm))
 
 
-def detach(model: Any) -> None:
-    """Put the frozen norms back.
-
-    Args:
-        model: the model `attach` was called on.
-    """
-    for path, norm in tuned_norms(model):
-        put_module(model, path, norm.base)
-
-
 def merge(model: Any) -> None:
     """Write what was learned into the frozen norms, in their type, and put them back.
 
     Args:
         model: the model `attach` was called on.
     """
-    for path, norm in tuned_norms(model):
+    for path, norm in modules_of(model, TunedNorm):
         for name, frozen in norm.base.named_parameters():
             frozen.data.copy_(norm.tuned[name].data)
         put_module(model, path, norm.base)
@@ -107,7 +98,7 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     Returns:
         Config and the learned values of each norm, (D,).
     """
-    norms = tuned_norms(language_model.model)
+    norms = modules_of(language_model.model, TunedNorm)
     tensors = {
         f"base_model.model.{path}.ln_tuning_layers.{name}": value.detach()
         for path, norm in norms
@@ -115,19 +106,6 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     }
     names = {path.rpartition(".")[2] for path, _ in norms}
     return PeftAdapter({"peft_type": "LN_TUNING", "target_modules": sorted(names)}, tensors)
-
-
-def tuned_norms(model: Any) -> list[tuple[str, TunedNorm]]:
-    """List the norms that learn.
-
-    Args:
-        model: the model `attach` was called on.
-
-    Returns:
-        Dotted path and norm, in module order.
-    """
-    modules = model.named_modules()
-    return [(path, norm) for path, norm in modules if isinstance(norm, TunedNorm)]
 
 
 SPEC = MethodSpec(
@@ -140,7 +118,7 @@ SPEC = MethodSpec(
     # One value scales a whole channel: it bears, and needs, a larger step than a weight does.
     schedule=Schedule(learning_rate=1e-3, epochs=6),
     attach=attach,
-    detach=detach,
+    detach=partial(unwrap, kind=TunedNorm),
     when_to_choose="When there are few examples, or the result must be tiny. It shifts tone and "
     "format well, and teaches little that is new.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),

@@ -11,6 +11,7 @@ Hyeon-Woo et al. 2021, "FedPara: Low-Rank Hadamard Product for Communication-Eff
 Learning", arXiv 2108.06098.
 """
 
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -22,11 +23,14 @@ from engine.language_model import LanguageModel
 from engine.layers import (
     ALL_LINEAR,
     LinearLayer,
+    check_rank,
     choose_layers,
     device_of,
     is_transposed,
+    modules_of,
     put_module,
     target_names,
+    unwrap,
     with_update,
 )
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
@@ -166,13 +170,7 @@ def attach(model: Any, options: Options) -> None:
     """
     layers = choose_layers(model, options.targets)
     for layer in layers:
-        width = min(layer.in_features, layer.out_features)
-        if options.rank > width:
-            raise PlanError(
-                f"Rank {options.rank} is above the width {width} of layer {layer.path}",
-                where="option rank",
-                fix=f"Choose a rank of at most {width}",
-            )
+        check_rank(layer, options.rank)
     for layer in layers:
         put_module(model, layer.path, HadamardLinear(layer, options))
 
@@ -185,20 +183,10 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
         options: unused.
         generator: fixes the draw.
     """
-    for _, layer in hadamard_layers(language_model.model):
+    for _, layer in modules_of(language_model.model, HadamardLinear):
         for name, spread in _SPREADS.items():
             factor = getattr(layer, name)
             factor.data.copy_(torch.randn(factor.shape, generator=generator) * spread)
-
-
-def detach(model: Any) -> None:
-    """Unwrap every layer.
-
-    Args:
-        model: the model `attach` was called on.
-    """
-    for path, layer in hadamard_layers(model):
-        put_module(model, path, layer.base)
 
 
 def merge(model: Any) -> None:
@@ -207,7 +195,7 @@ def merge(model: Any) -> None:
     Args:
         model: the model `attach` was called on.
     """
-    for path, layer in hadamard_layers(model):
+    for path, layer in modules_of(model, HadamardLinear):
         put_module(model, path, with_update(layer.base, layer.update()))
 
 
@@ -224,7 +212,7 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     Raises:
         PlanError: the base is of a kind whose layers `peft` has no LoHa for.
     """
-    layers = hadamard_layers(language_model.model)
+    layers = modules_of(language_model.model, HadamardLinear)
     if any(is_transposed(layer.base) for _, layer in layers):
         raise PlanError(
             "peft has no LoHa for layers whose weights lie the other way round, such as GPT-2's",
@@ -248,19 +236,6 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     return PeftAdapter(config, tensors)
 
 
-def hadamard_layers(model: Any) -> list[tuple[str, HadamardLinear]]:
-    """List the wrapped layers.
-
-    Args:
-        model: the model `attach` was called on.
-
-    Returns:
-        Dotted path and layer, in module order.
-    """
-    modules = model.named_modules()
-    return [(path, layer) for path, layer in modules if isinstance(layer, HadamardLinear)]
-
-
 SPEC = MethodSpec(
     name="loha",
     title="LoHa",
@@ -271,7 +246,7 @@ SPEC = MethodSpec(
     schedule=Schedule(learning_rate=5e-4, epochs=6),
     rate_at_width=256,
     attach=attach,
-    detach=detach,
+    detach=partial(unwrap, kind=HadamardLinear),
     when_to_choose="When LoRA of a small rank learns too little and a larger rank would be too "
     "large to keep. Training takes a little longer.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),

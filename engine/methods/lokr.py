@@ -13,6 +13,7 @@ Kronecker Adapter", arXiv 2212.10650.
 """
 
 import math
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -27,8 +28,10 @@ from engine.layers import (
     choose_layers,
     device_of,
     is_transposed,
+    modules_of,
     put_module,
     target_names,
+    unwrap,
     with_update,
 )
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
@@ -207,7 +210,7 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
         options: unused.
         generator: fixes the draw.
     """
-    for _, layer in kronecker_layers(language_model.model):
+    for _, layer in modules_of(language_model.model, KroneckerLinear):
         for name in layer.factor_names:
             if name in ("lokr_w1", "lokr_w1_a"):
                 continue
@@ -216,23 +219,13 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
             layer.get_parameter(name).data.copy_(start)
 
 
-def detach(model: Any) -> None:
-    """Unwrap every layer.
-
-    Args:
-        model: the model `attach` was called on.
-    """
-    for path, layer in kronecker_layers(model):
-        put_module(model, path, layer.base)
-
-
 def merge(model: Any) -> None:
     """Fold the update into the weight: W <- W + (alpha / R) W1 kron W2, and unwrap.
 
     Args:
         model: the model `attach` was called on.
     """
-    for path, layer in kronecker_layers(model):
+    for path, layer in modules_of(model, KroneckerLinear):
         put_module(model, path, with_update(layer.base, layer.update()))
 
 
@@ -249,7 +242,7 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     Raises:
         PlanError: the base is of a kind whose layers `peft` has no LoKr for.
     """
-    layers = kronecker_layers(language_model.model)
+    layers = modules_of(language_model.model, KroneckerLinear)
     if any(is_transposed(layer.base) for _, layer in layers):
         raise PlanError(
             "peft has no LoKr for layers whose weights lie the other way round, such as GPT-2's",
@@ -275,19 +268,6 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     return PeftAdapter(config, tensors)
 
 
-def kronecker_layers(model: Any) -> list[tuple[str, KroneckerLinear]]:
-    """List the wrapped layers.
-
-    Args:
-        model: the model `attach` was called on.
-
-    Returns:
-        Dotted path and layer, in module order.
-    """
-    modules = model.named_modules()
-    return [(path, layer) for path, layer in modules if isinstance(layer, KroneckerLinear)]
-
-
 SPEC = MethodSpec(
     name="lokr",
     title="LoKr",
@@ -298,7 +278,7 @@ SPEC = MethodSpec(
     schedule=Schedule(learning_rate=4e-3, epochs=6),
     rate_at_width=256,
     attach=attach,
-    detach=detach,
+    detach=partial(unwrap, kind=KroneckerLinear),
     when_to_choose="When the result must be far smaller than a LoRA adapter and still reach every "
     "direction of a layer. It needs a little longer to learn.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),

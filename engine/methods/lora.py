@@ -31,17 +31,22 @@ from engine.layer_values import (
 from engine.layers import (
     ALL_LINEAR,
     LinearLayer,
+    as_plain,
     blocks_of,
+    check_rank,
     choose_layers,
+    device_of,
     in_top_blocks,
+    is_transposed,
     linear_layers,
+    modules_of,
     put_module,
+    unwrap,
 )
 from engine.lora_adapter import PREFIX, read_lora
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
-from engine.quantise import NF4Linear, dequantise_linear
-from templates.errors import PlanError
+from engine.quantise import NF4Linear
 
 LARGEST_RANK, LARGEST_ALPHA = 1024, 4096
 
@@ -164,11 +169,8 @@ class LoraLinear(nn.Module):
             update: rank, alpha, scale and dropout.
         """
         super().__init__()
-        base: Any = layer.module
-        device = next(base.parameters(), torch.empty(0)).device
-        if isinstance(base, NF4Linear):
-            device = base.codes.device
-        self.base = base
+        device = device_of(layer.module)
+        self.base: Any = layer.module
         self.rank, self.alpha, self.scale = update.rank, update.alpha, update.scale
         # nn.Dropout(0) would still draw a mask as large as the input.
         self.dropout = nn.Dropout(update.dropout) if update.dropout else nn.Identity()
@@ -265,14 +267,8 @@ def attach(model: Any, options: Options, kind: type[LoraLinear] = LoraLinear) ->
     check_names(parse_values(options.alpha_pattern), paths, "alpha_pattern")
     ranks = {layer.path: options.rank_of(layer) for layer in layers}
     for layer in layers:
-        width = min(layer.in_features, layer.out_features)
-        if ranks[layer.path] > width:
-            is_usual = not value_for(parse_values(options.rank_pattern), layer.path, 0)
-            raise PlanError(
-                f"Rank {ranks[layer.path]} is above the width {width} of layer {layer.path}",
-                where="option rank" if is_usual else "option rank_pattern",
-                fix=f"Choose a rank of at most {width}",
-            )
+        is_own = bool(value_for(parse_values(options.rank_pattern), layer.path, 0))
+        check_rank(layer, ranks[layer.path], "rank_pattern" if is_own else "rank")
     for layer in layers:
         rank, alpha = ranks[layer.path], options.alpha_of(layer)
         update = Update(rank, alpha, options.scale(alpha, rank), options.dropout)
@@ -287,20 +283,10 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
         options: unused.
         generator: fixes the draw.
     """
-    for _, layer in lora_layers(language_model.model):
+    for _, layer in modules_of(language_model.model, LoraLinear):
         start = torch.empty(layer.lora_A.shape)
         nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
         layer.lora_A.data.copy_(start)
-
-
-def detach(model: Any) -> None:
-    """Unwrap every layer.
-
-    Args:
-        model: the model `attach` was called on.
-    """
-    for path, layer in lora_layers(model):
-        put_module(model, path, layer.base)
 
 
 def merge(model: Any) -> None:
@@ -312,14 +298,11 @@ def merge(model: Any) -> None:
     Args:
         model: the model `attach` was called on.
     """
-    for path, layer in lora_layers(model):
-        base = layer.base
-        if isinstance(base, NF4Linear):
-            base = dequantise_linear(base, torch.float32)
-        dtype = base.weight.dtype
+    for path, layer in modules_of(model, LoraLinear):
+        base = as_plain(layer.base)
         merged = layer.merged(weight_of(base).float())
         own_way = merged.T if isinstance(base, Conv1D) else merged
-        base.weight.data = own_way.to(dtype).contiguous()
+        base.weight.data = own_way.to(base.weight.dtype).contiguous()
         put_module(model, path, base)
 
 
@@ -349,7 +332,7 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         Config and tensors.
     """
     model = language_model.model
-    layers = lora_layers(model)
+    layers = modules_of(model, LoraLinear)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, float] = {}
     alphas: dict[str, float] = {}
@@ -358,17 +341,13 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         tensors |= {f"{PREFIX}{path}.{name}": value.contiguous() for name, value in own.items()}
         ranks[path] = own["lora_A.weight"].shape[0]
         alphas[path] = layer.alpha * ranks[path] / layer.rank
-    transposed = any(
-        isinstance(layer.base, Conv1D) or getattr(layer.base, "was_transposed", False)
-        for _, layer in layers
-    )
     config = {
         "peft_type": "LORA",
         "r": int(usual_value(ranks)),
         "lora_alpha": usual_value(alphas),
         "lora_dropout": options.dropout,
         "bias": "none",
-        "fan_in_fan_out": transposed,
+        "fan_in_fan_out": any(is_transposed(layer.base) for _, layer in layers),
         "use_rslora": False,
         "use_dora": False,
         "init_lora_weights": True,
@@ -399,19 +378,6 @@ def _targets(model: Any, wrapped: list[str], top_blocks: int) -> dict[str, Any]:
     return chosen | ({"layers_to_transform": tops} if tops else {})
 
 
-def lora_layers(model: Any) -> list[tuple[str, LoraLinear]]:
-    """List the wrapped layers.
-
-    Args:
-        model: the model `attach` was called on.
-
-    Returns:
-        Dotted path and layer, in module order.
-    """
-    modules = model.named_modules()
-    return [(path, layer) for path, layer in modules if isinstance(layer, LoraLinear)]
-
-
 SPEC = MethodSpec(
     name="lora",
     title="LoRA",
@@ -422,7 +388,7 @@ SPEC = MethodSpec(
     schedule=Schedule(learning_rate=2e-4, epochs=6),
     rate_at_width=4096,
     attach=attach,
-    detach=detach,
+    detach=partial(unwrap, kind=LoraLinear),
     when_to_choose="Begin with this one. It learns nearly as well as training everything, needs "
     "far less memory, and costs nothing when it answers.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),

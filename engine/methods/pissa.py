@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.layers import LinearLayer
+from engine.layers import LinearLayer, modules_of
 from engine.methods import lora
 from engine.methods.lora import LoraLinear, Options, Update, add_product, weight_of
 from engine.plan import Schedule
@@ -93,8 +93,7 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
         options: unused.
         generator: fixes where the search for the directions begins.
     """
-    for _, layer in lora.lora_layers(language_model.model):
-        assert isinstance(layer, PissaLinear)
+    for _, layer in modules_of(language_model.model, PissaLinear):
         weight = weight_of(layer.base).float()
         left, right = principal_part(weight, layer.rank, generator)
         for start, learned, values in (

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from engine.adapter_import import open_adapter, read_adapter
 from engine.base_model import BaseFolder, locate_base
-from engine.methods.lora import lora_layers
+from engine.layers import modules_of
+from engine.methods.lora import LoraLinear
 from engine.publishing.publish import publish
 from engine.runs import load_run, open_planned_base
 from templates.errors import ModelError
@@ -37,7 +38,9 @@ def test_what_peft_made_computes_the_same_here(
     adapter = read_adapter(tmp_path / "adapter", base)
     assert adapter.method == kind
     ours = open_adapter(tmp_path / "adapter", base, "fp32").model
-    assert {layer.rank for path, layer in lora_layers(ours) if path.endswith(name)} == {6}
+    assert {layer.rank for path, layer in modules_of(ours, LoraLinear) if path.endswith(name)} == {
+        6
+    }
     assert torch.allclose(logits_of(ours), theirs, atol=1e-4)
 
 

@@ -217,13 +217,17 @@ def test_memory_bounds_the_rows_at_once(language_model, monkeypatch):
     assert generate(language_model, [], prompts, stop="", max_new_tokens=6) == whole
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
-@pytest.mark.parametrize("method", ["lora", "prompt_tuning"])
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [
+        (method, precision)
+        for method in ("lora", "prompt_tuning")
+        for precision in get_method(method).precisions
+    ],
+)
 def test_live_and_merged_methods_answer_alike(tmp_path, method, precision):
     spec = get_method(method)
     base = tiny_model(tmp_path, "llama", precision)
-    if precision not in spec.precisions:
-        pytest.skip("does not train on such weights")
     tuned = attach_method(base, spec, parse_options(spec, {}), seed=1)
     for parameter in trainable(tuned.model).values():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.manual_seed(3))

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
 
 from engine.base_model import load_base, locate_base, stock_shapes
+from engine.layers import modules_of
 from engine.method import attach_method, count_parameters, parse_options, trainable
 from engine.methods import bitfit, get_method
 from engine.publishing.publish import publish
@@ -171,4 +172,4 @@ def test_attaching_leaves_no_trace_when_refused(tmp_path: Path) -> None:
     base = load_base(tiny_folder(tmp_path, "llama"), "fp32")
     with pytest.raises(PlanError):
         SPEC.attach(base.model, parse_options(SPEC, {}))
-    assert not bitfit.shifted_layers(base.model)
+    assert not modules_of(base.model, bitfit.ShiftedLinear)

@@ -11,10 +11,10 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPI
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from engine.layers import LinearLayer
+from engine.layers import LinearLayer, modules_of
 from engine.method import attach_method, count_parameters, parse_options, trainable
 from engine.methods import get_method
-from engine.methods.ia3 import ScaledLinear, ffn_ends, keys_and_values, merge, scaled_layers
+from engine.methods.ia3 import ScaledLinear, ffn_ends, keys_and_values, merge
 from templates.errors import PlanError
 from tests.engine.architectures import PACKED, PADDED, random_model
 from tests.engine.methods.peft_twin import loaded_from_peft, logits, opened_by_peft, spread_out
@@ -78,13 +78,13 @@ def test_experts_that_are_no_linear_layers_are_refused(model_type: str) -> None:
         SPEC.attach(model, parse_options(SPEC, {}))
     assert problem.value.where == "option targets" and "k_proj" in (problem.value.fix or "")
     SPEC.attach(model, parse_options(SPEC, {"targets": ["k_proj", "v_proj"]}))
-    assert len(scaled_layers(model)) == 4
+    assert len(modules_of(model, ScaledLinear)) == 4
 
 
 def test_names_beside_the_usual_layers_are_taken_once() -> None:
     model = random_model("llama").model
     SPEC.attach(model, parse_options(SPEC, {"targets": ["keys-values-ffn", "q_proj", "k_proj"]}))
-    names = [path.rpartition(".")[2] for path, _ in scaled_layers(model)]
+    names = [path.rpartition(".")[2] for path, _ in modules_of(model, ScaledLinear)]
     assert sorted(names) == sorted(2 * ["q_proj", "k_proj", "v_proj", "down_proj"])
 
 

@@ -8,7 +8,7 @@ from peft import LNTuningConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from engine.layers import norm_layers
+from engine.layers import modules_of, norm_layers
 from engine.method import attach_method, count_parameters, parse_options, trainable
 from engine.methods import get_method, ln
 from engine.publishing.publish import publish
@@ -79,7 +79,7 @@ def test_in_16_bits_the_merged_norms_compute_what_was_measured(tmp_path: Path) -
         value.data += 0.3 * torch.randn(value.shape, generator=draw)
     measured = logits_of(tuned)
     ln.merge(tuned.model)
-    assert not ln.tuned_norms(tuned.model)
+    assert not modules_of(tuned.model, ln.TunedNorm)
     assert torch.equal(measured, logits_of(tuned))
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engine.layers import LinearLayer
+from engine.layers import LinearLayer, modules_of
 from engine.method import parse_options
 from engine.methods import get_method
-from engine.methods.loha import HadamardLinear, Options, hadamard_layers, merge
+from engine.methods.loha import HadamardLinear, Options, merge
 from templates.errors import PlanError
 from tests.engine.architectures import random_model
 from tests.engine.methods.peft_twin import loaded_from_peft, logits, opened_by_peft, spread_out
@@ -112,7 +112,7 @@ def test_options_that_do_not_fit_the_base(options: dict[str, object], words: str
     with pytest.raises(PlanError, match=words) as problem:
         SPEC.attach(model, parse_options(SPEC, options))
     assert problem.value.where and problem.value.fix
-    assert not hadamard_layers(model)
+    assert not modules_of(model, HadamardLinear)
 
 
 @pytest.mark.parametrize("options", [{"rank": 0}, {"rank": 257}, {"alpha": 0}])

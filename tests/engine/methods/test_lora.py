@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from engine.layers import LinearLayer
+from engine.layers import LinearLayer, modules_of
 from engine.method import count_parameters, parse_options, trainable
 from engine.methods import get_method
-from engine.methods.lora import LoraLinear, Options, Update, attach, lora_layers
+from engine.methods.lora import LoraLinear, Options, Update, attach
 from templates.errors import PlanError
 from tests.engine.methods.low_rank import exported, in_peft, logits_of, tuned_model
 from tests.engine.tiny import ARCHITECTURES, tiny_config, tiny_model
@@ -67,7 +67,7 @@ def test_some_layers_get_a_rank_and_an_alpha_of_their_own() -> None:
             alpha_pattern="v_proj=2.5",
         ),
     )
-    found = {path: (layer.rank, layer.scale) for path, layer in lora_layers(model)}
+    found = {path: (layer.rank, layer.scale) for path, layer in modules_of(model, LoraLinear)}
     assert found["model.layers.0.self_attn.q_proj"] == (4, 16 / 4)
     assert found["model.layers.1.self_attn.q_proj"] == (2, 16 / 2)
     assert found["model.layers.0.self_attn.v_proj"] == (16, 2.5 / 16)
@@ -111,7 +111,7 @@ def test_a_pattern_or_target_without_a_layer(options: dict[str, object], words: 
     model = skeleton(tiny_config("llama"))
     with pytest.raises(PlanError) as raised:
         attach(model, Options(**options))
-    assert words in str(raised.value) and not lora_layers(model), "nothing is half done"
+    assert words in str(raised.value) and not modules_of(model, LoraLinear), "nothing is half done"
 
 
 PATTERNS = {
@@ -139,7 +139,8 @@ def test_peft_computes_the_same_with_ranks_and_alphas_by_layer(
 def test_one_layer_of_many_of_its_name(tmp_path: Path) -> None:
     targets = ["layers.1.self_attn.q_proj", "down_proj"]
     tuned = tuned_model(tmp_path, "llama", "lora", targets=targets)
-    assert [path.removeprefix("model.layers.") for path, _ in lora_layers(tuned.model)] == [
+    wrapped = modules_of(tuned.model, LoraLinear)
+    assert [path.removeprefix("model.layers.") for path, _ in wrapped] == [
         "0.mlp.down_proj", "1.self_attn.q_proj", "1.mlp.down_proj",
     ]  # fmt: skip
     exported(tmp_path, tuned, "lora", targets=targets)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from engine.layers import LinearLayer
+from engine.layers import LinearLayer, modules_of
 from engine.method import attach_method, parse_options
 from engine.methods import get_method
-from engine.methods.lora import Update, lora_layers
+from engine.methods.lora import LoraLinear, Update
 from engine.methods.pissa import PissaLinear, principal_part
 from engine.publishing.adapter_folder import load_adapter
 from engine.publishing.publish import publish
@@ -94,7 +94,7 @@ def test_its_published_adapter_is_read_back_as_a_lora(tmp_path: Path) -> None:
     again = load_adapter(
         tmp_path / "out", open_planned_base(run.plan), run.plan, get_method("pissa")
     )
-    assert {layer.rank for _, layer in lora_layers(again.model)} == {8}
+    assert {layer.rank for _, layer in modules_of(again.model, LoraLinear)} == {8}
     ours = logits_of(load_run(run.plan, run.checkpoints).model)
     assert torch.allclose(ours, logits_of(again.model), atol=1e-4)
 

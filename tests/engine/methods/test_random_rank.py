@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from engine.base_model import load_skeleton
+from engine.layers import modules_of
 from engine.method import parse_options
 from engine.methods import get_method
-from engine.methods.lora import lora_layers
+from engine.methods.lora import LoraLinear
 from templates.errors import PlanError
 from tests.engine.methods.low_rank import exported, in_peft, logits_of, tuned_model
 from tests.engine.tiny import ARCHITECTURES, tiny_folder
@@ -19,7 +20,7 @@ SPEC = get_method("random_rank")
 def ranks(folder: Path, **options: object) -> list[int]:
     model = load_skeleton(tiny_folder(folder, "llama"))
     SPEC.attach(model, parse_options(SPEC, options))
-    return [layer.rank for _, layer in lora_layers(model)]
+    return [layer.rank for _, layer in modules_of(model, LoraLinear)]
 
 
 def test_ranks_lie_in_the_range_and_depend_on_the_draw_alone(tmp_path: Path) -> None:
@@ -38,7 +39,7 @@ def test_a_rank_above_a_layers_width(tmp_path: Path) -> None:
 def test_every_layer_has_one_scale_and_a_pattern_is_kept(tmp_path: Path) -> None:
     model = load_skeleton(tiny_folder(tmp_path, "llama"))
     SPEC.attach(model, parse_options(SPEC, {"rank_pattern": "q_proj=7"}))
-    layers = dict(lora_layers(model))
+    layers = dict(modules_of(model, LoraLinear))
     assert {layer.scale for layer in layers.values()} == {2.0}
     assert layers["model.layers.1.self_attn.q_proj"].rank == 7
 

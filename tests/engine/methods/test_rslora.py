@@ -5,14 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.methods.lora import lora_layers
+from engine.layers import modules_of
+from engine.methods.lora import LoraLinear
 from tests.engine.methods.low_rank import exported, in_peft, logits_of, tuned_model
 from tests.engine.tiny import ARCHITECTURES
 
 
 def test_the_update_is_scaled_by_the_square_root_of_the_rank(tmp_path: Path) -> None:
     tuned = tuned_model(tmp_path, "llama", "rslora", rank=16, alpha=8, rank_pattern="up_proj=4")
-    scales = {path.rpartition(".")[2]: layer.scale for path, layer in lora_layers(tuned.model)}
+    scales = {
+        path.rpartition(".")[2]: layer.scale for path, layer in modules_of(tuned.model, LoraLinear)
+    }
     assert scales["q_proj"] == 2 and scales["up_proj"] == 4
 
 
