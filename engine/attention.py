@@ -13,6 +13,7 @@ value; in a grid R rows of T tokens.
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -75,6 +76,7 @@ class PackedRows:
         """
         self.lengths = tuple(lengths)
         self.grids = tuple(_grids(self.lengths))
+        self.starts = tuple(accumulate(self.lengths, initial=0))[:-1]
         self._biases: dict[tuple[Any, ...], Tensor] = {}
 
     def bias(self, num_queries: int, num_keys: int, window: int, like: Tensor) -> Tensor:
@@ -169,6 +171,7 @@ def packed_rows(
     unknown = [name for name in _UNKNOWN_HERE if others.get(name) is not None]
     if rows is None or unknown or not getattr(module, "is_causal", True):
         raise NotImplementedError(f"attention without packed rows, or with {unknown}")
+    key, value = with_prefix(module, key, value, rows.starts)
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     with torch.autocast(device, enabled=False):
@@ -179,6 +182,24 @@ def packed_rows(
             *parts, rows, sliding_window or 0, scale, share
         )
     return mixed[None], None
+
+
+def with_prefix(
+    module: Any, key: Tensor, value: Tensor, starts: Sequence[int]
+) -> tuple[Tensor, Tensor]:
+    """Exchange keys and values of virtual tokens, where the layer has learned some of its own.
+
+    Args:
+        module: the attention layer; its `learned_prefix` does it, if there is one.
+        key: (B, G, S, D).
+        value: as key.
+        starts: places where virtual tokens begin, the same in all of the B rows.
+
+    Returns:
+        Keys and values in the same shapes.
+    """
+    learned = getattr(module, "learned_prefix", None)
+    return (key, value) if learned is None else learned(key, value, starts)
 
 
 class _PackedAttention(torch.autograd.Function):

@@ -5,7 +5,7 @@ Whatever would change what it computes is either taken over or refused; nothing 
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,8 +16,13 @@ from engine.method import PeftAdapter, PeftImport
 from templates.errors import ModelError
 
 PREFIX = "base_model.model."  # of the library's tensor names
-_MATRICES = ("lora_A.weight", "lora_B.weight")
 _LENGTHS = "lora_magnitude_vector"
+_PARTS = {
+    "lora": ("lora_A.weight", "lora_B.weight"),
+    "rslora": ("lora_A.weight", "lora_B.weight"),
+    "dora": ("lora_A.weight", "lora_B.weight", _LENGTHS),
+    "adalora": ("lora_A", "lora_B", "lora_E"),
+}
 # Read below, or of no consequence for what a trained adapter computes.
 _UNDERSTOOD = {
     "peft_type", "task_type", "peft_version", "inference_mode", "auto_mapping", "revision",
@@ -25,6 +30,10 @@ _UNDERSTOOD = {
     "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform",
     "layers_pattern", "fan_in_fan_out", "init_lora_weights", "bias", "loftq_config", "eva_config",
     "megatron_core", "qalora_group_size", "runtime_config", "velora_config",
+}  # fmt: skip
+_OF_ADALORA = {
+    "rank_pattern", "alpha_pattern", "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1",
+    "beta2", "orth_reg_weight", "total_step",
 }  # fmt: skip
 # Ways of starting that leave the base's weights as they are.
 _STARTS = (True, False, None, "gaussian", "orthogonal", "eva")
@@ -48,9 +57,48 @@ def read_lora(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport | None:
     config = adapter.config
     if config.get("peft_type") != "LORA" or _kind(config) != kind:
         return None
+    return _read(model, adapter, kind)
+
+
+def read_adalora(model: Any, adapter: PeftAdapter) -> PeftImport | None:
+    """Put an adapter in our words, if it is an AdaLoRA; its layers keep the ranks they ended with.
+
+    Args:
+        model: the bare base, also on the meta device.
+        adapter: config and tensors as they lie in the folder.
+
+    Returns:
+        Options of our AdaLoRA and tensors by parameter name; None for other kinds.
+
+    Raises:
+        ModelError: a setting that is not understood, or tensors that do not fit the base.
+    """
+    config = adapter.config
+    if config.get("peft_type") != "ADALORA":
+        return None
+    start, alpha = _number(config.get("init_r", 12)), _number(config.get("lora_alpha", 8))
+    ends = {
+        name.removeprefix(PREFIX).removesuffix(".lora_E"): float(len(tensor))
+        for name, tensor in adapter.tensors.items()
+        if name.endswith(".lora_E") and len(tensor)
+    }
+    tensors = {name: value for name, value in adapter.tensors.items() if value.numel()}
+    # The library goes on dividing by the rank at the start when directions are gone.
+    alphas = {path: alpha * rank / start for path, rank in ends.items()}
+    settings = {name: value for name, value in config.items() if name not in _OF_ADALORA}
+    settings |= {"rank_pattern": ends, "alpha_pattern": alphas}
+    if len(tensors) < len(adapter.tensors):  # layers that kept no direction are plain again
+        settings["target_modules"] = list(ends)
+    found = _read(model, PeftAdapter(settings, tensors), "adalora")
+    least = min(ends.values(), default=1.0)
+    return PeftImport(found.options | {"target_rank": int(least)}, found.tensors)
+
+
+def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
+    config = adapter.config
     _check_settings(config)
     linear = {layer.path: layer for layer in linear_layers(model)}
-    found = _by_layer(adapter.tensors)
+    found = _by_layer(adapter.tensors, _PARTS[kind])
     _check_targets(config, list(linear), found)
     usual_rank, usual_alpha = _number(config.get("r", 8)), _number(config.get("lora_alpha", 8))
     ranks, alphas = (_patterns(config, name) for name in ("rank_pattern", "alpha_pattern"))
@@ -102,11 +150,11 @@ def _check_settings(config: Mapping[str, Any]) -> None:
         )
 
 
-def _by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def _by_layer(tensors: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
     """Sort tensors by the path of the layer they belong to."""
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        for part in (*_MATRICES, _LENGTHS):
+        for part in parts:
             if name.startswith(PREFIX) and name.endswith(f".{part}"):
                 path = name.removeprefix(PREFIX).removesuffix(f".{part}")
                 found.setdefault(path, {})[part] = tensor
@@ -155,12 +203,13 @@ def _check_layer(
 ) -> None:
     if layer is None:
         raise _no_fit("The base has no such linear layer", path)
+    narrow, wide, *more = _PARTS[kind]
     shapes: dict[str, tuple[float, ...]] = {
-        "lora_A.weight": (rank, layer.in_features),
-        "lora_B.weight": (layer.out_features, rank),
+        narrow: (rank, layer.in_features),
+        wide: (layer.out_features, rank),
     }
-    if kind == "dora":
-        shapes[_LENGTHS] = (layer.out_features,)
+    for part in more:
+        shapes[part] = (layer.out_features,) if part == _LENGTHS else (rank, 1)
     for part in sorted(shapes.keys() ^ parts.keys()):
         what = "The adapter lacks a tensor" if part in shapes else "There is a tensor too many"
         raise _no_fit(what, f"{path}.{part}")

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.optimizers import ADAMW, NewOptimizer, OptimizerSpec, adamw
+from engine.optimizers import ADAMW, NewOptimizer, OptimizerSpec
 from engine.plan import Precision, Schedule
 from templates.errors import ModelError, PlanError
 from templates.values import Value, parse
@@ -67,11 +66,12 @@ class MethodSpec:
         num_virtual_tokens: P positions put before every input.
         merge: fold the method into plain weights, in place.
         export: write the adapter for the `peft` library.
-        export_method: the method whose adapter that is, where it is not the method's own.
+        export_method: the method whose `import_peft` reads what `export` wrote; "" where the
+            exported tensors are the learned ones themselves.
         import_peft: put an adapter of that library in our words, given the bare base; None where
             it is another method's.
-        rate_ratios: by the last part of a parameter's name, the multiple of the schedule's rate
-            at which it learns; others learn at the rate itself. Only with AdamW.
+        optimizer_for: makes the optimizer that these options ask for; `optimizer` still says what
+            it takes.
     """
 
     name: str
@@ -98,7 +98,7 @@ class MethodSpec:
     export: Callable[[LanguageModel, Any], PeftAdapter] | None = None
     export_method: str = ""
     import_peft: Callable[[Any, PeftAdapter], PeftImport | None] | None = None
-    rate_ratios: Callable[[Any], Mapping[str, float]] | None = None
+    optimizer_for: Callable[[Any], NewOptimizer] | None = None
 
     def new_optimizer(self, options: MethodOptions) -> NewOptimizer:
         """Choose how what is learned is changed.
@@ -109,9 +109,7 @@ class MethodSpec:
         Returns:
             Makes the optimizer from parameters and schedule.
         """
-        if self.rate_ratios is None:
-            return self.optimizer.new
-        return partial(adamw, rate_ratios=self.rate_ratios(options))
+        return self.optimizer_for(options) if self.optimizer_for else self.optimizer.new
 
 
 def parse_options(spec: MethodSpec, options: Mapping[str, Any]) -> MethodOptions:

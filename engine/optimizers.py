@@ -45,15 +45,17 @@ def adamw(
     )
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of the next step, in each group at its multiple.
+def begin_step(optimizer: torch.optim.Optimizer, rate: float, done_ratio: float) -> None:
+    """Tell the optimizer the rate of the next step, in each group at its multiple, and its place.
 
     Args:
         optimizer: of what learns.
         rate: the schedule's.
+        done_ratio: the share of the run's steps that are done after this one.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_ratio", 1.0)
+        group["done_ratio"] = done_ratio
 
 
 class Lomo(torch.optim.Optimizer):

@@ -47,8 +47,8 @@ from engine.optimizers import (
     NewOptimizer,
     adamw,
     backward,
+    begin_step,
     clip_gradients,
-    set_learning_rate,
 )
 from engine.plan import Limits, Schedule
 from engine.sampling import Sampler
@@ -282,7 +282,7 @@ def _add_up(
     torch.manual_seed(training.seed * 1_000_003 + step)  # dropout of this step, also on resume
     training.language_model.model.train()
     rate = learning_rate_at(step, training.total_steps, training.schedule)
-    set_learning_rate(optimizer, rate)
+    begin_step(optimizer, rate, step / training.total_steps)
     num_supervised = max(1, sum(batch.num_supervised for batch in batches))
     may_be_given_up = not isinstance(optimizer, Lomo)
     total = 0.0

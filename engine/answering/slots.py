@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
+from engine.attention import with_prefix
+
 SLOTS = "slots"
 # Switches aside, attention may be asked for things not done here: sinks, learned biases.
 _UNDERSTOOD = {"softcap", "position_ids", "cache_position"}
@@ -151,6 +153,7 @@ def attend_in_slots(
     softcap = others.get("softcap")
     mask = now.masks[now.windows[layer]]
     if now.memory is None:  # one row that nobody has to find again by slot
+        key, value = with_prefix(module, key, value, (0,))
         now.read[layer] = key, value
         causal = mask is None and now.num_queries > 1
         mixed, _ = _attend(query, key, value, mask, scale, softcap, causal=causal)

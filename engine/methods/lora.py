@@ -200,7 +200,15 @@ class LoraLinear(nn.Module):
         """
         # In the type of the layer: then no fp32 copy of the input is made, or kept for later.
         dropped = self.dropout(x).to(y.dtype)
-        return add_product(y, dropped, self.lora_A, self.lora_B, self.scale)
+        return add_product(y, dropped, *self.factors(), self.scale)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Give the two matrices that are multiplied.
+
+        Returns:
+            A (R, D_in) and B (D_out, R).
+        """
+        return self.lora_A, self.lora_B
 
     def product(self) -> Tensor:
         """Multiply out the learned update.
@@ -208,7 +216,8 @@ class LoraLinear(nn.Module):
         Returns:
             scale B A, (D_out, D_in).
         """
-        return self.lora_B.detach() @ self.lora_A.detach() * self.scale
+        narrow, wide = self.factors()
+        return wide.detach() @ narrow.detach() * self.scale
 
     def merged(self, weight: Tensor) -> Tensor:
         """Compute the weight of one plain layer that does what this one does.

@@ -6,12 +6,13 @@ hardly anything from A; with B ahead both take part. The schedule's rate is ther
 Hayou et al. 2024, "LoRA+: Efficient Low Rank Adaptation of Large Models", arXiv 2402.12354.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from pydantic import Field
 
 from engine.methods import lora
+from engine.optimizers import NewOptimizer, adamw
 from engine.plan import Schedule
 
 
@@ -27,16 +28,16 @@ class Options(lora.Options):
     )
 
 
-def rate_ratios(options: Options) -> Mapping[str, float]:
-    """Say which values learn at another rate.
+def optimizer_for(options: Options) -> NewOptimizer:
+    """Let B learn at another rate.
 
     Args:
         options: gives the multiple.
 
     Returns:
-        The multiple for B.
+        Makes AdamW with a rate for B.
     """
-    return {"lora_B": options.rate_ratio}
+    return partial(adamw, rate_ratios={"lora_B": options.rate_ratio})
 
 
 SPEC = replace(
@@ -52,6 +53,6 @@ SPEC = replace(
     "base knows. What it publishes is an ordinary LoRA adapter.",
     quality_place=24,
     precisions=("fp32", "bf16", "nf4"),
-    rate_ratios=rate_ratios,
+    optimizer_for=optimizer_for,
     import_peft=None,
 )

@@ -6,6 +6,7 @@ their own. Lester et al. 2021, "The Power of Scale for Parameter-Efficient Promp
 arXiv 2104.08691.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -13,8 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.method import MethodOptions, MethodSpec, PeftAdapter
+from engine.method import MethodOptions, MethodSpec, PeftAdapter, PeftImport
 from engine.plan import SIMPLE, Schedule
+from templates.errors import ModelError
 
 
 class Options(MethodOptions):
@@ -41,27 +43,31 @@ class Options(MethodOptions):
     )
 
 
-class SoftPromptEmbedding(nn.Module):
+class VirtualTokens(nn.Module):
     """An embedding whose ids from `num_embeddings` on stand for learned vectors."""
 
-    def __init__(self, base: nn.Embedding, num_tokens: int) -> None:
-        """Put P learned rows behind a frozen embedding.
+    def __init__(self, base: nn.Embedding) -> None:
+        """Stand before a frozen embedding.
 
         Args:
             base: the model's embedding, V x D; may scale its output.
-            num_tokens: P.
         """
         super().__init__()
         self.base = base
         self.num_embeddings = base.num_embeddings
-        self.prompt = nn.Parameter(
-            torch.zeros(num_tokens, base.embedding_dim, device=base.weight.device)
-        )
 
     @property
     def weight(self) -> Tensor:
         """The real vocabulary's rows, (V, D), which a tied output head shares."""
         return self.base.weight
+
+    def vectors(self) -> Tensor:
+        """Give what the virtual tokens stand for.
+
+        Returns:
+            (P, D).
+        """
+        raise NotImplementedError
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look up real and virtual tokens.
@@ -74,8 +80,33 @@ class SoftPromptEmbedding(nn.Module):
         """
         virtual = ids >= self.num_embeddings
         embedded: Tensor = self.base(ids.masked_fill(virtual, 0))
-        learned = self.prompt[(ids - self.num_embeddings).clamp(min=0)].to(embedded.dtype)
+        if not self.training and not virtual.any():
+            return embedded  # a token that was answered: none stands before it
+        learned = self.vectors()[(ids - self.num_embeddings).clamp(min=0)].to(embedded.dtype)
         return torch.where(virtual.unsqueeze(-1), learned, embedded)
+
+
+class SoftPromptEmbedding(VirtualTokens):
+    """An embedding with P learned rows behind those of the vocabulary."""
+
+    def __init__(self, base: nn.Embedding, num_tokens: int) -> None:
+        """Put the rows there; values come from `initialise`.
+
+        Args:
+            base: the model's embedding, V x D.
+            num_tokens: P.
+        """
+        super().__init__(base)
+        device = base.weight.device
+        self.prompt = nn.Parameter(torch.zeros(num_tokens, base.embedding_dim, device=device))
+
+    def vectors(self) -> Tensor:
+        """Give what the virtual tokens stand for.
+
+        Returns:
+            (P, D).
+        """
+        return self.prompt
 
 
 def attach(model: Any, options: Options) -> None:
@@ -102,12 +133,45 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
     if options.start == "random":
         start = torch.randn(shape, generator=generator) * float(embedding.weight.float().std())
     else:
-        drawn = torch.randint(embedding.num_embeddings, shape[:1], generator=generator)
-        written = language_model.encode(options.text) if options.start == "text" else []
-        repeated = (written * shape[0])[: shape[0]]
-        ids = torch.tensor(repeated) if repeated else drawn
-        start = embedding.base(ids.to(embedding.weight.device)).detach().float()
+        ids = start_ids(language_model, options, generator)
+        start = embedding.base(ids).detach().float()
     embedding.prompt.data.copy_(start)
+
+
+def start_ids(
+    language_model: LanguageModel, options: Options, generator: torch.Generator
+) -> Tensor:
+    """Choose the tokens that a soft prompt starts as.
+
+    Args:
+        language_model: the model `attach` was called on.
+        options: P, and a text that is repeated or cut, or a draw from the vocabulary.
+        generator: fixes the draw.
+
+    Returns:
+        (P,) token ids.
+    """
+    drawn = torch.randint(
+        language_model.vocabulary_size, (options.num_tokens,), generator=generator
+    )
+    written = language_model.encode(options.text) if options.start == "text" else []
+    repeated = (written * options.num_tokens)[: options.num_tokens]
+    return (torch.tensor(repeated) if repeated else drawn).to(language_model.device)
+
+
+def draw_network(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the values of a network that writes a soft prompt, uniform as is usual.
+
+    Args:
+        network: of linear layers and LSTMs.
+        generator: fixes the draw.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.LSTM):
+            width = module.in_features if isinstance(module, nn.Linear) else module.hidden_size
+            for parameter in module.parameters(recurse=False):
+                drawn = 2 * torch.rand(parameter.shape, generator=generator) - 1
+                parameter.data.copy_(drawn / math.sqrt(width))
 
 
 def detach(model: Any) -> None:
@@ -142,19 +206,91 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         Config and the prompt, (P, D).
     """
     prompt = language_model.model.get_input_embeddings().prompt.detach().contiguous()
-    config = language_model.model.config
-    return PeftAdapter(
-        {
-            "peft_type": "PROMPT_TUNING",
-            "num_virtual_tokens": options.num_tokens,
-            "token_dim": prompt.shape[1],
-            "num_layers": config.num_hidden_layers,
-            "num_attention_heads": config.num_attention_heads,
-            "num_transformer_submodules": 1,
-            "prompt_tuning_init": "RANDOM",
-        },
-        {"prompt_embeddings": prompt},
+    config = prompt_config(language_model.model, options.num_tokens)
+    own = {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM"}
+    return PeftAdapter(config | own, {"prompt_embeddings": prompt})
+
+
+def prompt_config(model: Any, num_tokens: int) -> dict[str, Any]:
+    """Write what the `peft` library wants to know of every soft prompt.
+
+    Args:
+        model: a transformers causal language model.
+        num_tokens: P.
+
+    Returns:
+        Config entries.
+    """
+    config = model.config.get_text_config()
+    return {
+        "num_virtual_tokens": num_tokens,
+        "token_dim": config.hidden_size,
+        "num_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_transformer_submodules": 1,
+    }
+
+
+def import_peft(model: Any, adapter: PeftAdapter) -> PeftImport | None:
+    """Put a soft prompt of the `peft` library in our words, however it was learned.
+
+    Args:
+        model: the bare base, also on the meta device.
+        adapter: config and tensors as they lie in the folder.
+
+    Returns:
+        P and the prompt; None for adapters that are none.
+
+    Raises:
+        ModelError: tensors that do not fit the base.
+    """
+    if adapter.config.get("peft_type") not in ("PROMPT_TUNING", "P_TUNING"):
+        return None
+    prompt = read_vectors(adapter, model.get_input_embeddings().embedding_dim)
+    return PeftImport({"num_tokens": len(prompt)}, {f"{embedding_path(model)}.prompt": prompt})
+
+
+def read_vectors(adapter: PeftAdapter, width: int) -> Tensor:
+    """Take the one tensor out of a soft prompt's adapter.
+
+    Args:
+        adapter: config and tensors as they lie in the folder.
+        width: values of a virtual token.
+
+    Returns:
+        (P, width) in fp32.
+
+    Raises:
+        ModelError: it is not there, or does not fit the base.
+    """
+    vectors = adapter.tensors.get("prompt_embeddings")
+    wanted = (adapter.config.get("num_virtual_tokens"), width)
+    if vectors is None or len(adapter.tensors) != 1 or tuple(vectors.shape) != wanted:
+        found = {name: tuple(value.shape) for name, value in adapter.tensors.items()}
+        problem = f"It should hold one tensor of shape {wanted}, but holds {found}"
+    elif not bool(vectors.isfinite().all()):
+        problem = "It holds values that are no numbers"
+    else:
+        return vectors.float()
+    raise ModelError(
+        problem,
+        where="adapter_model.safetensors, prompt_embeddings",
+        fix="Open the adapter with the base it was made for",
     )
+
+
+def embedding_path(model: Any) -> str:
+    """Say where the input embedding is in its model.
+
+    Args:
+        model: a transformers causal language model.
+
+    Returns:
+        A dotted path.
+    """
+    embedding = model.get_input_embeddings()
+    (path,) = (str(path) for path, module in model.named_modules() if module is embedding)
+    return path
 
 
 SPEC = MethodSpec(
@@ -178,4 +314,5 @@ SPEC = MethodSpec(
     initialise=initialise,
     num_virtual_tokens=num_virtual_tokens,
     export=export,
+    import_peft=import_peft,
 )

@@ -36,10 +36,11 @@ def tiny_training(
     language_model = load_base(locate_base(str(base)), spec.precisions[0])
     if options is None:
         options = {"rank": 4, "dropout": 0.3} if method == "lora" else {}
-    tuned = attach_method(language_model, spec, parse_options(spec, options), seed=3)
+    settings = parse_options(spec, options)
+    tuned = attach_method(language_model, spec, settings, seed=3)
     items = [encode_example(tuned, ticket, TEMPLATE) for ticket in TICKETS]
     whole = Training(tuned, items, items[:4], SCHEDULE, Limits(), 5, checkpoints)
-    return replace(whole, **{"new_optimizer": spec.optimizer.new} | changes)
+    return replace(whole, **{"new_optimizer": spec.new_optimizer(settings)} | changes)
 
 
 def digest(training: Training) -> str:

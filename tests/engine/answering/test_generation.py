@@ -221,7 +221,7 @@ def test_memory_bounds_the_rows_at_once(language_model, monkeypatch):
     ("method", "precision"),
     [
         (method, precision)
-        for method in ("lora", "prompt_tuning")
+        for method in ("lora", "prefix", "prompt_tuning")
         for precision in get_method(method).precisions
     ],
 )

@@ -21,24 +21,27 @@ from engine.method import (
     trainable,
 )
 from engine.methods import all_methods
-from engine.optimizers import backward, set_learning_rate
+from engine.optimizers import backward, begin_step
 from templates.errors import PlanError
 from tests.engine.tiny import ARCHITECTURES, NEEDED, TEMPLATE, TICKETS, tiny_folder, tiny_model
 
 SMALL = NEEDED | {
+    "adalora": {"rank": 4, "target_rank": 2},
     "loha": {"rank": 4},
     "lokr": {"rank": 2},
     "lora": {"rank": 4},
     "qlora": {"rank": 4},
+    "prefix": {"num_tokens": 5},
     "prompt_tuning": {"num_tokens": 5},
+    "ptuning": {"num_tokens": 5},
     "topk": {"num_blocks": 1},
 }
 # Where the usual rate would take more than the few steps of these tests to show anything.
-FASTER = {"attn": 3e-4, "topk": 3e-4, "ln": 1e-2}
-# By how much what an adapter learned is blown up before a merge. (IA)3 learns factors; LoHa's
-# update is the product of four tensors, LoKr's of three: far out attention turns so steep that
+FASTER = {"attn": 3e-4, "topk": 3e-4, "ln": 1e-2, "prefix": 3e-2, "ptuning": 3e-3}
+# By how much what an adapter learned is blown up before a merge. (IA)3 learns factors; LoHa, LoKr
+# and AdaLoRA's updates are products of three or four: far out attention turns so steep that
 # rounding to bf16 is all that is left.
-GROWTH = {"ia3": 32, "loha": 16, "lokr": 16}
+GROWTH = {"adalora": 16, "ia3": 32, "loha": 16, "lokr": 16}
 CASES = [
     pytest.param(spec, precision, architecture, id=f"{spec.name}-{precision}-{architecture}")
     for spec in all_methods().values()
@@ -68,7 +71,7 @@ def train_steps(language_model: LanguageModel, spec: MethodSpec, steps: int) -> 
     language_model.model.train()
     options = parse_options(spec, SMALL.get(spec.name, {}))
     optimizer = spec.new_optimizer(options)(trainable(language_model.model), spec.schedule)
-    set_learning_rate(optimizer, FASTER.get(spec.name, spec.schedule.learning_rate))
+    begin_step(optimizer, FASTER.get(spec.name, spec.schedule.learning_rate), 0.0)
     batch, losses = batch_for(language_model), []
     for _ in range(steps):
         loss = loss_sum(language_model, batch) / batch.num_supervised

@@ -27,7 +27,6 @@ def training(folder: Path, checkpoints: str, ratio: float) -> Training:
         "lora_plus",
         options=options,
         schedule=SCHEDULE.model_copy(update={"learning_rate": 1e-3, "warmup_ratio": 0.0}),
-        new_optimizer=SPEC.new_optimizer(parse_options(SPEC, options)),
     )
 
 

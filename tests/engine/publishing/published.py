@@ -23,6 +23,8 @@ OPTIONS = NEEDED | {
     "lora": {"rank": 4},
     "qlora": {"rank": 4},
     "prompt_tuning": {"num_tokens": 5},
+    "ptuning": {"num_tokens": 5},
+    "prefix": {"num_tokens": 5},
 }
 
 

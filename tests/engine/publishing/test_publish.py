@@ -68,7 +68,7 @@ def in_peft(run: FinishedRun, folder: Path) -> torch.nn.Module:
 
 WITH_PEFT = [
     (method, architecture)
-    for method in ("ia3", "loha", "lokr", "lora", "prompt_tuning")
+    for method in ("adalora", "ia3", "loha", "lokr", "lora", "prefix", "prompt_tuning", "ptuning")
     for architecture in ARCHITECTURES
     if (method, architecture) not in NOT_IN_PEFT
 ]
