@@ -39,6 +39,7 @@ In the order in which things happen:
     runs.py             plan -> training, finished run -> model
     comparing/          the tuned model against prompting, and the verdict
     trying.py           base and tuned model answer one text
+    inside.py           which layers moved, in how many directions; what a prompt resembles
     service.py          the resident child of the web process
     publishing/         adapters, merged models, cards
 """

@@ -261,6 +261,21 @@ def as_plain(layer: Any) -> Any:
     return dequantise_linear(layer, torch.float32) if isinstance(layer, NF4Linear) else layer
 
 
+def weight_of(base: Any) -> Tensor:
+    """Look at the frozen weight of a layer of any kind.
+
+    Args:
+        base: nn.Linear, Conv1D or NF4Linear.
+
+    Returns:
+        (D_out, D_in); of a 4-bit layer decoded to fp32.
+    """
+    if isinstance(base, NF4Linear):
+        return base.dequantised(torch.float32)
+    weight: Tensor = base.weight.detach()
+    return weight.T if isinstance(base, Conv1D) else weight
+
+
 def is_transposed(layer: nn.Module) -> bool:
     """Say whether the model holds a layer's weight as (D_in, D_out), the way GPT-2 does.
 

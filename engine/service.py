@@ -24,7 +24,7 @@ from engine.planning.make_plan import check_choices, plan_on
 from engine.planning.method_table import method_rows
 from engine.planning.preview import preview, token_lengths
 from engine.planning.remedies import remedies
-from engine.trying import Bench, TryRequest
+from engine.trying import Bench, RunRequest, TryRequest
 from templates.dataset import Split, read_dataset, read_split
 from templates.memory import limit_memory, memory_bytes
 from templates.service import Nothing, Operation, Server, Service, take_pipes
@@ -56,6 +56,7 @@ class Engine:
             "compare_methods": Operation(MethodsRequest, compare_methods),
             "preview": Operation(PreviewRequest, show_preview),
             "try": Operation(TryRequest, self._bench.answer),
+            "inside": Operation(RunRequest, self._bench.look_inside),
             "unload": Operation(Nothing, self._unload),
         }
 

@@ -29,6 +29,7 @@ from engine.comparing.prompting import (
     build_prompts,
     longest_answer_tokens,
 )
+from engine.inside import Inside, LayerChange, PromptVector, look_inside
 from engine.jobs import Job
 from engine.language_model import LanguageModel
 from engine.method import attach_method, load_trained, parse_options
@@ -54,15 +55,20 @@ class AskedTurn(Value):
     content: str
 
 
-class TryRequest(Value):
-    """What to try, and with which run."""
+class RunRequest(Value):
+    """Which run to open."""
 
     run_folder: Path
     dataset_folder: Path
+    device_lock: Path = Field(description="Held while a model is loaded and while it is used.")
+
+
+class TryRequest(RunRequest):
+    """What to try, and with which run."""
+
     fields: Mapping[str, str] = Field(default={}, description="Template slot -> text.")
     turns: tuple[AskedTurn, ...] = Field(default=(), description="For chat; a user turn last.")
     max_new_tokens: int = Field(default=0, ge=0, description="0: a little more than in training.")
-    device_lock: Path = Field(description="Held while a model is loaded and while it answers.")
 
 
 class Piece(Value):
@@ -135,23 +141,50 @@ class Bench:
         Raises:
             DataError: there is nothing to answer, or the run was trained on other data.
         """
-        job = Job(request.run_folder)
-        plan = _finished_plan(job)
         dataset = read_dataset(request.dataset_folder)
-        if dataset.sha256 != plan.dataset_sha256:
-            raise DataError(
-                "The run was trained on other data", where=dataset.id, fix=f"Use {plan.dataset_id}"
-            )
         template = dataset.template
         example = _example(request, template)
         labels = dataset.labels if template.has_labels else ()
-        with _held(request.device_lock):
-            pair = self._open(job, plan, request.dataset_folder, dataset)
+        with self._opened(request, dataset) as pair:
             question = Question(template, labels, request.max_new_tokens or pair.answer_tokens)
             instruction = describe_task(template, labels)
             base = yield from _answer(pair.base, "base", example, question, instruction)
             tuned = yield from _answer(pair.tuned, "tuned", example, question, "")
         return TryResult(base=base, tuned=tuned)
+
+    def look_inside(self, request: RunRequest) -> Generator[Value, None, Inside]:
+        """Say what tuning changed in the model.
+
+        Args:
+            request: which run.
+
+        Returns:
+            Each layer and virtual token as it is looked at; and in the end all of them.
+
+        Raises:
+            DataError: the run was trained on other data.
+        """
+        found: list[Value] = []
+        with self._opened(request, read_dataset(request.dataset_folder)) as pair:
+            for part in look_inside(pair.base, pair.tuned):
+                found.append(part)
+                yield part
+        return Inside(
+            layers=tuple(part for part in found if isinstance(part, LayerChange)),
+            prompt=tuple(part for part in found if isinstance(part, PromptVector)),
+        )
+
+    @contextmanager
+    def _opened(self, request: RunRequest, dataset: Dataset) -> Iterator[_Pair]:
+        """Hold the device, with the models of a run in memory."""
+        job = Job(request.run_folder)
+        plan = _finished_plan(job)
+        if dataset.sha256 != plan.dataset_sha256:
+            raise DataError(
+                "The run was trained on other data", where=dataset.id, fix=f"Use {plan.dataset_id}"
+            )
+        with _held(request.device_lock):
+            yield self._open(job, plan, request.dataset_folder, dataset)
 
     def _open(self, job: Job, plan: TrainPlan, dataset_folder: Path, dataset: Dataset) -> _Pair:
         if self._pair and _is_current(self._pair, job):

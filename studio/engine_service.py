@@ -5,7 +5,7 @@ from pathlib import Path
 
 from studio.child_service import ChildService, ChildWords
 
-_LIMITS_SECONDS = {"estimate": 120.0, "try": 300.0}
+_LIMITS_SECONDS = {"estimate": 120.0, "try": 300.0, "inside": 600.0}
 _WORDS = ChildWords(
     name="engine",
     too_slow="Try less text, or a base whose tokenizer and chat template are known to work",

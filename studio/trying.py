@@ -133,15 +133,30 @@ def try_arguments(
     Returns:
         The arguments.
     """
-    job = home.job(home.find("train", run_id).name)
-    require_finished(job)
-    dataset_folder = home.find("dataset", planned(job).dataset_id)
-    [rewritten] = rewrite_new_rows(dataset_folder, [example])
+    arguments = run_arguments(home, run_id)
+    [rewritten] = rewrite_new_rows(arguments["dataset_folder"], [example])
     return {
-        "run_folder": job.folder.absolute(),
-        "dataset_folder": dataset_folder.absolute(),
+        **arguments,
         "fields": dict(rewritten.fields),
         "turns": [{"role": turn.role, "content": turn.content} for turn in rewritten.turns],
         "max_new_tokens": max_new_tokens,
+    }
+
+
+def run_arguments(home: Home, run_id: str) -> dict[str, Any]:
+    """Say what the engine needs to open a run.
+
+    Args:
+        home: the folder behind all steps.
+        run_id: a finished train job.
+
+    Returns:
+        The arguments of the engine's operation "inside", and some of those of "try".
+    """
+    job = home.job(home.find("train", run_id).name)
+    require_finished(job)
+    return {
+        "run_folder": job.folder.absolute(),
+        "dataset_folder": home.find("dataset", planned(job).dataset_id).absolute(),
         "device_lock": home.lock("cpu").absolute(),
     }

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.layers import LinearLayer, modules_of
+from engine.layers import LinearLayer, modules_of, weight_of
 from engine.lora_adapter import read_lora
 from engine.method import PeftAdapter
 from engine.methods import lora
-from engine.methods.lora import LoraLinear, Options, Update, weight_of
+from engine.methods.lora import LoraLinear, Options, Update
 from engine.plan import Schedule
 
 _LEAST_SQUARE = 1e-12  # of a row of zeros, as pruned bases have
@@ -108,9 +108,18 @@ class DoraLinear(LoraLinear):
         Returns:
             m / |V| V, (D_out, D_in) in fp32.
         """
-        turned = weight + self.product()
+        turned = weight + super().update()
         lengths = turned.square().sum(1).clamp(min=_LEAST_SQUARE).sqrt()
         return turned * (self.lora_magnitude_vector.detach() / lengths).unsqueeze(1)
+
+    def update(self) -> Tensor:
+        """Say by how much the weight is another one.
+
+        Returns:
+            m / |V| V - W, (D_out, D_in) in fp32.
+        """
+        weight = weight_of(self.base).float()
+        return self.merged(weight) - weight
 
     def peft_tensors(self) -> dict[str, Tensor]:
         """Name what was learned as the `peft` library does, behind the layer's path.

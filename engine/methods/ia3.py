@@ -29,6 +29,7 @@ from engine.layers import (
     put_module,
     target_names,
     unwrap,
+    weight_of,
 )
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
@@ -79,6 +80,15 @@ class ScaledLinear(nn.Module):
             x = _scaled(x, self.ia3_l)
         y: Tensor = self.base(x)
         return y if self.scales_input else _scaled(y, self.ia3_l)
+
+    def update(self) -> Tensor:
+        """Say by how much the weight is another one.
+
+        Returns:
+            (l - 1) W by rows or columns, (D_out, D_in) in fp32.
+        """
+        change = self.ia3_l.detach() - 1
+        return weight_of(self.base).float() * (change if self.scales_input else change[:, None])
 
 
 def _scaled(x: Tensor, scale: Tensor) -> Tensor:

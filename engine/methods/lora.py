@@ -42,11 +42,11 @@ from engine.layers import (
     modules_of,
     put_module,
     unwrap,
+    weight_of,
 )
 from engine.lora_adapter import PREFIX, read_lora
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
-from engine.quantise import NF4Linear
 
 LARGEST_RANK, LARGEST_ALPHA = 1024, 4096
 
@@ -210,7 +210,7 @@ class LoraLinear(nn.Module):
         """
         return self.lora_A, self.lora_B
 
-    def product(self) -> Tensor:
+    def update(self) -> Tensor:
         """Multiply out the learned update.
 
         Returns:
@@ -228,7 +228,7 @@ class LoraLinear(nn.Module):
         Returns:
             (D_out, D_in) in fp32.
         """
-        return weight + self.product()
+        return weight + self.update()
 
     def peft_tensors(self) -> dict[str, Tensor]:
         """Name what was learned as the `peft` library does, behind the layer's path.
@@ -313,21 +313,6 @@ def merge(model: Any) -> None:
         own_way = merged.T if isinstance(base, Conv1D) else merged
         base.weight.data = own_way.to(base.weight.dtype).contiguous()
         put_module(model, path, base)
-
-
-def weight_of(base: Any) -> Tensor:
-    """Look at the frozen weight of a layer of any kind.
-
-    Args:
-        base: nn.Linear, Conv1D or NF4Linear.
-
-    Returns:
-        (D_out, D_in); of a 4-bit layer decoded to fp32.
-    """
-    if isinstance(base, NF4Linear):
-        return base.dequantised(torch.float32)
-    weight: Tensor = base.weight.detach()
-    return weight.T if isinstance(base, Conv1D) else weight
 
 
 def export(language_model: LanguageModel, options: Options) -> PeftAdapter:

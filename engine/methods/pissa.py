@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.layers import LinearLayer, modules_of
+from engine.layers import LinearLayer, modules_of, weight_of
 from engine.methods import lora
-from engine.methods.lora import LoraLinear, Options, Update, add_product, weight_of
+from engine.methods.lora import LoraLinear, Options, Update, add_product
 from engine.plan import Schedule
 
 _NUM_ITERATIONS = 8  # the paper's fast decomposition takes up to 16; later ones change little
@@ -54,13 +54,13 @@ class PissaLinear(LoraLinear):
         residual = add_product(y, x.to(y.dtype), self.start_A, self.start_B, -self.scale)
         return self.updated(residual, x)
 
-    def product(self) -> Tensor:
+    def update(self) -> Tensor:
         """Multiply out what was learned.
 
         Returns:
             s (B A - B0 A0), (D_out, D_in).
         """
-        return super().product() - self.start_B @ self.start_A * self.scale
+        return super().update() - self.start_B @ self.start_A * self.scale
 
     def peft_tensors(self) -> dict[str, Tensor]:
         """Name the change as the `peft` library names a LoRA of rank 2 R.

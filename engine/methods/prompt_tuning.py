@@ -46,6 +46,8 @@ class Options(MethodOptions):
 class VirtualTokens(nn.Module):
     """An embedding whose ids from `num_embeddings` on stand for learned vectors."""
 
+    stands_for_vectors = True  # else what is learned is read elsewhere
+
     def __init__(self, base: nn.Embedding) -> None:
         """Stand before a frozen embedding.
 

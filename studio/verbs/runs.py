@@ -16,6 +16,7 @@ from studio.runs.exporting import export_run
 from studio.runs.importing import import_run
 from studio.runs.trash import delete_job, empty_trash, list_trash, restore_job
 from studio.screen import progress, say, say_json, say_table
+from studio.verbs.inside import inside
 from studio.verbs.upload import Json
 from templates.errors import RunError, StudioError
 
@@ -216,6 +217,7 @@ RUN_VERBS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("tag", tag),
     ("note", note),
     ("diff", diff),
+    ("inside", inside),
     ("delete", delete),
     ("restore", restore),
     ("trash", trash),

@@ -336,6 +336,13 @@ def test_the_verb_shows_both_answers(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         failed = tried(*arguments)
         assert failed.exit_code == 1 and words in failed.stderr
+    inside = ["jobs", "inside", "train-1", "--to", str(tmp_path / "inside.json")]
+    looked = CliRunner().invoke(app, inside)
+    assert looked.exit_code == 0, looked.stderr
+    assert "What moved most" in looked.stdout and "effective rank" in looked.stdout
+    written = json.loads((tmp_path / "inside.json").read_text(encoding="utf-8"))
+    assert written["run"] == "train-1" and not written["prompt"]
+    assert all(0 < layer["change_ratio"] < 1 for layer in written["layers"])
     request = Job(home / "jobs" / "train-1").folder / "request.json"
     (home / "jobs" / "train-2").mkdir()
     (home / "jobs" / "train-2" / "request.json").write_text(request.read_text())
