@@ -119,12 +119,14 @@ def singular_values(matrix: Tensor) -> Tensor:
     Returns:
         The largest first; all min(M, N), or `MOST_DIRECTIONS` where that is a large number.
     """
+    values: Tensor
     if min(matrix.shape) <= _WIDEST_WHOLE:
-        return torch.linalg.svdvals(matrix)
+        values = torch.linalg.svdvals(matrix)
+        return values
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the search begins with a draw
-        values: Tensor = torch.svd_lowrank(matrix, q=MOST_DIRECTIONS, niter=4)[1]
-        return values
+        _, values, _ = torch.svd_lowrank(matrix, q=MOST_DIRECTIONS, niter=4)
+    return values
 
 
 def effective_rank(values: Tensor) -> float:

@@ -342,7 +342,8 @@ def test_the_verb_shows_both_answers(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "What moved most" in looked.stdout and "effective rank" in looked.stdout
     written = json.loads((tmp_path / "inside.json").read_text(encoding="utf-8"))
     assert written["run"] == "train-1" and not written["prompt"]
-    assert all(0 < layer["change_ratio"] < 1 for layer in written["layers"])
+    assert all(layer["change_ratio"] > 0 for layer in written["layers"])
+    assert all(1 < layer["effective_rank"] <= 4.001 for layer in written["layers"]), "of rank 4"
     request = Job(home / "jobs" / "train-1").folder / "request.json"
     (home / "jobs" / "train-2").mkdir()
     (home / "jobs" / "train-2" / "request.json").write_text(request.read_text())
