@@ -1,5 +1,9 @@
 """Tiny real models of three architectures, with a tokenizer, as ordinary model folders."""
 
+import copy
+import shutil
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -29,6 +33,7 @@ CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+_PLACES: list[tempfile.TemporaryDirectory[str]] = []  # deleted with the process
 _TEXTS = [
     "the parcel did not arrive and the invoice is wrong",
     "please send my money back, the kettle leaks water",
@@ -71,14 +76,29 @@ def tiny_config(architecture: str) -> PreTrainedConfig:
     return LlamaConfig(**shape) if architecture == "llama" else Qwen3Config(head_dim=16, **shape)
 
 
-def save_tiny(folder: Path, architecture: str, *, chat: bool = False) -> Path:
+@cache
+def _saved(architecture: str, chat: bool) -> Path:
+    """The files, made once a process: thousands of tests want a copy."""
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(tiny_config(architecture))
     for parameter in model.parameters():  # spread the logits, so that greedy choices have no ties
         if parameter.dim() > 1:
             parameter.data.mul_(3)
-    model.save_pretrained(folder)
-    tiny_tokenizer(chat).save_pretrained(folder)
+    place = tempfile.TemporaryDirectory(prefix="tiny-")
+    _PLACES.append(place)
+    model.save_pretrained(place.name)
+    tiny_tokenizer(chat).save_pretrained(place.name)
+    return Path(place.name)
+
+
+@cache
+def _loaded(architecture: str, precision: Precision, chat: bool) -> LanguageModel:
+    return load_base(locate_base(str(_saved(architecture, chat))), precision)
+
+
+def save_tiny(folder: Path, architecture: str, *, chat: bool = False) -> Path:
+    shutil.copytree(_saved(architecture, chat), folder, dirs_exist_ok=True)
+    torch.manual_seed(0)
     return folder
 
 
@@ -89,7 +109,8 @@ def tiny_folder(folder: Path, architecture: str, *, chat: bool = False) -> BaseF
 def tiny_model(
     folder: Path, architecture: str, precision: Precision = "fp32", *, chat: bool = False
 ) -> LanguageModel:
-    return load_base(tiny_folder(folder, architecture, chat=chat), precision)
+    save_tiny(folder, architecture, chat=chat)
+    return copy.deepcopy(_loaded(architecture, precision, chat))
 
 
 def ticket(text: str, label: str, row: int = 1) -> Example:
