@@ -141,11 +141,12 @@ class Bench:
         Raises:
             DataError: there is nothing to answer, or the run was trained on other data.
         """
-        dataset = read_dataset(request.dataset_folder)
+        plan, dataset = _planned(request)
         template = dataset.template
         example = _example(request, template)
         labels = dataset.labels if template.has_labels else ()
-        with self._opened(request, dataset) as pair:
+        with _held(request.device_lock):
+            pair = self._open(request, plan, dataset)
             question = Question(template, labels, request.max_new_tokens or pair.answer_tokens)
             instruction = describe_task(template, labels)
             base = yield from _answer(pair.base, "base", example, question, instruction)
@@ -164,8 +165,10 @@ class Bench:
         Raises:
             DataError: the run was trained on other data.
         """
+        plan, dataset = _planned(request)
         found: list[Value] = []
-        with self._opened(request, read_dataset(request.dataset_folder)) as pair:
+        with _held(request.device_lock):
+            pair = self._open(request, plan, dataset)
             for part in look_inside(pair.base, pair.tuned):
                 found.append(part)
                 yield part
@@ -174,26 +177,15 @@ class Bench:
             prompt=tuple(part for part in found if isinstance(part, PromptVector)),
         )
 
-    @contextmanager
-    def _opened(self, request: RunRequest, dataset: Dataset) -> Iterator[_Pair]:
-        """Hold the device, with the models of a run in memory."""
+    def _open(self, request: RunRequest, plan: TrainPlan, dataset: Dataset) -> _Pair:
         job = Job(request.run_folder)
-        plan = _finished_plan(job)
-        if dataset.sha256 != plan.dataset_sha256:
-            raise DataError(
-                "The run was trained on other data", where=dataset.id, fix=f"Use {plan.dataset_id}"
-            )
-        with _held(request.device_lock):
-            yield self._open(job, plan, request.dataset_folder, dataset)
-
-    def _open(self, job: Job, plan: TrainPlan, dataset_folder: Path, dataset: Dataset) -> _Pair:
         if self._pair and _is_current(self._pair, job):
             return self._pair
         self.unload()  # two pairs at once may be more than memory holds
         checkpoint = best_checkpoint(job.checkpoints)
         base = load_base(open_planned_base(plan), plan.base.precision)
         tuned = tuned_twin(base, plan, read_learned(checkpoint))
-        rows = read_split(dataset_folder, "train")
+        rows = read_split(request.dataset_folder, "train")
         self._pair = _Pair(
             run_folder=job.folder.resolve(),
             checkpoint=checkpoint,
@@ -239,7 +231,9 @@ def tuned_twin(
     return tuned
 
 
-def _finished_plan(job: Job) -> TrainPlan:
+def _planned(request: RunRequest) -> tuple[TrainPlan, Dataset]:
+    """Read what a finished run was, and check that these are its data."""
+    job = Job(request.run_folder)
     plan = parse(TrainPlan, job.request("train")["plan"], where=job.id, error=PlanError)
     state = job.status().state
     if state != "finished":
@@ -248,7 +242,12 @@ def _finished_plan(job: Job) -> TrainPlan:
             where=job.id,
             fix="Let it finish first",
         )
-    return plan
+    dataset = read_dataset(request.dataset_folder)
+    if dataset.sha256 != plan.dataset_sha256:
+        raise DataError(
+            "The run was trained on other data", where=dataset.id, fix=f"Use {plan.dataset_id}"
+        )
+    return plan, dataset
 
 
 def _is_current(pair: _Pair, job: Job) -> bool:
