@@ -149,9 +149,11 @@ def _training(recipe: Recipe, run: dict[str, Any], log: Path) -> str:
 {tokens / 1e6:.1f} M tokens in {seconds / 3600:.1f} hours of two processor cores
 ({run["processor"]}, no GPU), seed {recipe.seed}. The studio's own trainer: full tuning of the
 folder that the stage before left, Muon for the hidden matrices and AdamW at
-{recipe.muon.adamw_rate_ratio:g} of its rate for embedding and norms, fp32 weights, bf16 arithmetic.
-The loss sees all prose and, of the tasks, the answers. `starter/log` holds recipe and log; the same
-recipe gives the same bits on the same machine.
+{recipe.muon.adamw_rate_ratio:g} of its rate for embedding and norms, fp32 weights, products in
+{recipe.precision}. The first weights are not all random: some attention heads begin as ones that
+find where a text like this one stood before and copy what followed it (`starter/first_weights.py`),
+since so few tokens do not bring that about. The loss sees all prose and, of the tasks, the answers.
+`starter/log` holds recipe and log; the same recipe gives the same bits on the same machine.
 
 {stages}
 
@@ -167,12 +169,13 @@ def _stage_row(stage: Stage, log: Path) -> tuple[list[str], float, int]:
     (finished,) = (event for event in events if isinstance(event, Finished))
     mean_seconds = sum(step.seconds for step in steps.values()) / len(steps)
     seconds = mean_seconds * finished.step
+    num_tokens = finished.step * stage.schedule.batch_size * stage.row_tokens
     cells = [
-        stage.name, f"{stage.row_tokens:,}", f"{stage.num_tokens / 1e6:.1f} M",
+        stage.name, f"{stage.row_tokens:,}", f"{num_tokens / 1e6:.1f} M",
         f"{finished.step:,}", f"{stage.schedule.learning_rate:g}, {stage.schedule.shape}",
         f"{finished.best_loss:.3f}", f"{seconds / 60:.0f}",
     ]  # fmt: skip
-    return cells, seconds, stage.num_tokens
+    return cells, seconds, num_tokens
 
 
 def _targets(targets: Sequence[dict[str, Any]]) -> str:
