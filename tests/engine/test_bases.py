@@ -71,7 +71,7 @@ def cached(cache: Path, source: Path, name: str, commit: str = COMMIT) -> Path:
 def test_the_starter_is_always_there(tmp_path: Path) -> None:
     (card,) = installed_bases(cache_folder=tmp_path)
     assert card.reference == "starter" and card.source == "ships with the studio"
-    assert card.num_parameters == 4_262_144 and card.context_tokens == 512
+    assert card.num_parameters == 9_441_408 and card.context_tokens == 1024
     assert card.licence == "cc-by-4.0" and card.has_chat_template is False and not card.problem
 
 

@@ -70,7 +70,7 @@ def test_shuffled_labels_are_the_same_labels(tmp_path: Path) -> None:
 
 def test_bits_per_byte_add_up_over_windows(tmp_path: Path) -> None:
     language_model = bench_on(tmp_path).language_model
-    documents = ["Once upon a time there was a little dog. " * 60, "Süße Äpfel.\n"]
+    documents = ["Once upon a time there was a little dog. " * 160, "Süße Äpfel.\n"]
     values = prose_values(language_model, documents)
     assert values["tokens"] > language_model.context_tokens  # more than one window
     assert values["bytes"] == len(documents[0].encode()) + 2 + len(documents[1].encode()) + 1
