@@ -5,7 +5,7 @@ Whatever would change what it computes is either taken over or refused; nothing 
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +31,7 @@ _UNDERSTOOD = {
     "layers_pattern", "fan_in_fan_out", "init_lora_weights", "bias", "loftq_config", "eva_config",
     "megatron_core", "qalora_group_size", "runtime_config", "velora_config",
 }  # fmt: skip
+_ALL_PARTS = sorted({part for parts in _PARTS.values() for part in parts})
 _OF_ADALORA = {
     "rank_pattern", "alpha_pattern", "init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1",
     "beta2", "orth_reg_weight", "total_step",
@@ -98,7 +99,7 @@ def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
     config = adapter.config
     _check_settings(config)
     linear = {layer.path: layer for layer in linear_layers(model)}
-    found = _by_layer(adapter.tensors, _PARTS[kind])
+    found = _by_layer(adapter.tensors)
     _check_targets(config, list(linear), found)
     usual_rank, usual_alpha = _number(config.get("r", 8)), _number(config.get("lora_alpha", 8))
     ranks, alphas = (_patterns(config, name) for name in ("rank_pattern", "alpha_pattern"))
@@ -150,11 +151,11 @@ def _check_settings(config: Mapping[str, Any]) -> None:
         )
 
 
-def _by_layer(tensors: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, dict[str, Tensor]]:
+def _by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """Sort tensors by the path of the layer they belong to."""
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
-        for part in parts:
+        for part in _ALL_PARTS:
             if name.startswith(PREFIX) and name.endswith(f".{part}"):
                 path = name.removeprefix(PREFIX).removesuffix(f".{part}")
                 found.setdefault(path, {})[part] = tensor
