@@ -18,7 +18,7 @@ from tests.studio.jobs.running import end_workers
 from tests.studio.pages.accessible import grave_violations
 from tests.studio.pages.browsing import open_studio, visit
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 _LONG = 240_000
 
 
