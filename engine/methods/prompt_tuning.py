@@ -19,8 +19,8 @@ from engine.plan import SIMPLE, Schedule
 from templates.errors import ModelError
 
 
-class Options(MethodOptions):
-    """Prompt tuning's own settings."""
+class PromptLength(MethodOptions):
+    """What every soft prompt is asked for."""
 
     num_tokens: int = Field(
         default=20,
@@ -30,6 +30,11 @@ class Options(MethodOptions):
         description="P: 20 to 100 is typical.",
         json_schema_extra=SIMPLE,
     )
+
+
+class Options(PromptLength):
+    """Prompt tuning's own settings."""
+
     start: Literal["vocabulary", "text", "random"] = Field(
         default="vocabulary",
         title="Start",
@@ -185,7 +190,7 @@ def detach(model: Any) -> None:
     model.set_input_embeddings(model.get_input_embeddings().base)
 
 
-def num_virtual_tokens(options: Options) -> int:
+def num_virtual_tokens(options: PromptLength) -> int:
     """Count the positions the prompt takes.
 
     Args:

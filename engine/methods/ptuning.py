@@ -17,23 +17,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.method import MethodOptions, PeftAdapter
+from engine.method import PeftAdapter
 from engine.methods import prompt_tuning
-from engine.methods.prompt_tuning import VirtualTokens, draw_network, prompt_config
-from engine.plan import SIMPLE, Schedule
+from engine.methods.prompt_tuning import PromptLength, VirtualTokens, draw_network, prompt_config
+from engine.plan import Schedule
 
 
-class Options(MethodOptions):
+class Options(PromptLength):
     """P-tuning's own settings."""
 
-    num_tokens: int = Field(
-        default=20,
-        ge=1,
-        le=512,
-        title="Prompt tokens",
-        description="P: 20 to 100 is typical.",
-        json_schema_extra=SIMPLE,
-    )
     encoder: Literal["mlp", "lstm"] = Field(
         default="mlp",
         title="Network",
@@ -128,18 +120,6 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
     draw_network(embedding.encoder, generator)
 
 
-def num_virtual_tokens(options: Options) -> int:
-    """Count the positions the prompt takes.
-
-    Args:
-        options: gives P.
-
-    Returns:
-        P.
-    """
-    return options.num_tokens
-
-
 def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     """Write the prompt the way the `peft` library does: without the network.
 
@@ -180,7 +160,6 @@ SPEC = replace(
     quality_place=51,
     attach=attach,
     initialise=initialise,
-    num_virtual_tokens=num_virtual_tokens,
     export=export,
     export_method="prompt_tuning",
     import_peft=None,
