@@ -189,8 +189,7 @@ def _targets(targets: Sequence[dict[str, Any]]) -> str:
 {_table(["met", "target", "figures"], rows)}
 
 What was tried to reach those that it misses (sizes, mixes, starts, rates) is told, with numbers, in
-`starter/README.md`. On a machine that reads more tokens in two hours the same recipe can be run with
-more of them.
+`starter/README.md`. A machine that reads more tokens in two hours can be given more of them.
 """
 
 
