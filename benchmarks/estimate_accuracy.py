@@ -104,10 +104,12 @@ def train_one(plan: TrainPlan, train_items: list[Encoded], held_out: list[Encode
     """Do what the worker does; print one JSON line."""
     prepare_process()
     model = tuned_model(plan, locate_base(plan.base.id))
+    spec = get_method(plan.method.name)
+    options = parse_options(spec, plan.method.options)
     with tempfile.TemporaryDirectory() as checkpoints:
         training = Training(
             model, train_items, held_out, plan.schedule, plan.limits, 0, Path(checkpoints),
-            new_optimizer=get_method(plan.method.name).optimizer.new,
+            new_optimizer=spec.new_optimizer(options),
         )  # fmt: skip
         before = time.process_time()
         finished = next(event for event in train(training) if isinstance(event, Finished))

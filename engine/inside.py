@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
 from engine.layers import weight_of
-from engine.methods.prompt_tuning import VirtualTokens
+from engine.methods.prompt_tuning import LearnedVectors
 from templates.values import Value
 
 MOST_DIRECTIONS = 64
@@ -86,7 +86,7 @@ def look_inside(base: LanguageModel, tuned: LanguageModel) -> Iterator[Value]:
         elif path in plain and not list(module.children()):
             yield from _changed_in_place(path, plain[path], module)
     embedding = tuned.model.get_input_embeddings()
-    if isinstance(embedding, VirtualTokens) and embedding.stands_for_vectors:
+    if isinstance(embedding, LearnedVectors):
         yield from _prompt_vectors(tuned, embedding)
 
 
@@ -147,7 +147,7 @@ def effective_rank(values: Tensor) -> float:
     return math.exp(float(-(shares * shares.log()).sum()))
 
 
-def _prompt_vectors(tuned: LanguageModel, embedding: VirtualTokens) -> Iterator[PromptVector]:
+def _prompt_vectors(tuned: LanguageModel, embedding: LearnedVectors) -> Iterator[PromptVector]:
     words = embedding.weight.float()
     lengths = torch.linalg.vector_norm(words, dim=1)
     directions = words / lengths.clamp(min=1e-12)[:, None]

@@ -75,8 +75,6 @@ class _Shape(NamedTuple):
 class PrefixEmbedding(VirtualTokens):
     """The input embedding, and beside it the prefix that all layers read in the same pass."""
 
-    stands_for_vectors = False
-
     def __init__(self, base: nn.Embedding, shape: _Shape, options: Options, kernel: str) -> None:
         """Put the prefix there; values come from `initialise`.
 

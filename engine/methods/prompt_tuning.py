@@ -7,6 +7,7 @@ arXiv 2104.08691.
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -49,9 +50,7 @@ class Options(PromptLength):
 
 
 class VirtualTokens(nn.Module):
-    """An embedding whose ids from `num_embeddings` on stand for learned vectors."""
-
-    stands_for_vectors = True  # else what is learned is read elsewhere
+    """An embedding whose ids from `num_embeddings` on are virtual tokens."""
 
     def __init__(self, base: nn.Embedding) -> None:
         """Stand before a frozen embedding.
@@ -68,13 +67,17 @@ class VirtualTokens(nn.Module):
         """The real vocabulary's rows, (V, D), which a tied output head shares."""
         return self.base.weight
 
+
+class LearnedVectors(VirtualTokens, ABC):
+    """An embedding whose virtual tokens stand for learned vectors."""
+
+    @abstractmethod
     def vectors(self) -> Tensor:
         """Give what the virtual tokens stand for.
 
         Returns:
             (P, D).
         """
-        raise NotImplementedError
 
     def forward(self, ids: Tensor) -> Tensor:
         """Look up real and virtual tokens.
@@ -93,7 +96,7 @@ class VirtualTokens(nn.Module):
         return torch.where(virtual.unsqueeze(-1), learned, embedded)
 
 
-class SoftPromptEmbedding(VirtualTokens):
+class SoftPromptEmbedding(LearnedVectors):
     """An embedding with P learned rows behind those of the vocabulary."""
 
     def __init__(self, base: nn.Embedding, num_tokens: int) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from engine.language_model import LanguageModel
 from engine.method import PeftAdapter
 from engine.methods import prompt_tuning
-from engine.methods.prompt_tuning import PromptLength, VirtualTokens, draw_network, prompt_config
+from engine.methods.prompt_tuning import LearnedVectors, PromptLength, draw_network, prompt_config
 from engine.plan import Schedule
 
 
@@ -60,7 +60,7 @@ class _Recurrent(nn.Module):
         return written
 
 
-class WrittenPromptEmbedding(VirtualTokens):
+class WrittenPromptEmbedding(LearnedVectors):
     """An embedding whose virtual tokens stand for what a network writes."""
 
     def __init__(self, base: nn.Embedding, options: Options) -> None:
