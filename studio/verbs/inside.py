@@ -39,7 +39,8 @@ def inside(
     _show_layers(found["layers"])
     _show_prompt(found["prompt"])
     if not found["layers"] and not found["prompt"]:
-        say("This method changed no weights, and learned no vectors that stand for words.")
+        say("Nothing to show: what this method learned is no matrix and no vector that resembles")
+        say("words. Biases, norms and prefixes are not looked at.")
 
 
 def _show_layers(layers: Sequence[Mapping[str, Any]]) -> None:
