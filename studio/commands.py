@@ -127,6 +127,18 @@ def try_command(run_id: str, texts: Mapping[str, str]) -> str:
     return _line("try", text, *fields, run=run_id)
 
 
+def inside_command(run_id: str) -> str:
+    """Write the line that shows as a file what tuning changed.
+
+    Args:
+        run_id: the tuned model.
+
+    Returns:
+        One line.
+    """
+    return _line("jobs inside", run_id, to="inside.html")
+
+
 def predict_command(run_id: str, table: Path) -> str:
     """Write the line that answers the rows of a table.
 
@@ -201,7 +213,7 @@ def _unless(value: Any, default: Any) -> Any:
 
 
 def _line(verb: str, subject: str | None, *pairs: tuple[str, str], **options: Any) -> str:
-    words = ["python", "app.py", verb]
+    words = ["python", "app.py", *verb.split()]
     for name, value in (*((f"--{key.replace('_', '-')}", options[key]) for key in options), *pairs):
         if value is True:
             words.append(name)

@@ -16,35 +16,39 @@ from templates.template import Template
 
 
 class Tries:
-    """The texts that are being answered, at most one for each project. Safe for threads."""
+    """What is asked of runs and not answered yet, one thing a project. Safe for threads."""
 
-    def __init__(self, engine: ChildService) -> None:
+    def __init__(
+        self, engine: ChildService, operation: str = "try", busy: str = "Another text"
+    ) -> None:
         """Begin with none.
 
         Args:
             engine: answers them.
+            operation: of the engine.
+            busy: what is being answered where a second one is asked, for the sentence.
         """
-        self._engine = engine
+        self._engine, self._operation, self._busy = engine, operation, busy
         self._stopped: dict[str, threading.Event] = {}
 
     @contextmanager
     def answer(self, project: str, arguments: Mapping[str, Any]) -> Iterator[Answer]:
-        """Let the engine answer a text; at the end of the context its work on it is over.
+        """Let the engine answer; at the end of the context its work on it is over.
 
         Args:
-            project: the id of the project it is tried in.
-            arguments: of the engine's operation "try".
+            project: the id of the project it is asked in.
+            arguments: of the engine's operation.
 
         Yields:
             The answer to iterate; without a result where it was stopped.
 
         Raises:
-            RunError: another text of the project is being answered.
+            RunError: something else of the project is being answered.
         """
         stopped = threading.Event()
         if self._stopped.setdefault(project, stopped) is not stopped:
-            raise RunError("Another text is being answered", fix="Wait for it, or stop it")
-        answer = self._engine.stream("try", arguments, cancelled=stopped)
+            raise RunError(f"{self._busy} is being answered", fix="Wait for it, or stop it")
+        answer = self._engine.stream(self._operation, arguments, cancelled=stopped)
         try:
             yield answer
         finally:

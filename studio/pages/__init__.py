@@ -37,6 +37,7 @@ compare.py    5  the verdict and what it rests on
   compare_answers.py     confusion, filters, rows side by side
   compare_rows.py        how these are drawn
   compare_try.py         one text, two models
+  compare_inside.py      which layers moved, and what a soft prompt resembles
   compare_predict.py     a whole table
 download.py      a button that makes a file
 drawer.py        answers kept between two clicks

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from engine.comparing.comparison import Comparison
 from studio.commands import compare_command, predict_command, try_command
 from studio.jobs.requests import CompareRequest
-from studio.pages import compare_answers, compare_predict, compare_try
+from studio.pages import compare_answers, compare_inside, compare_predict, compare_try
 from studio.pages.compare_subject import (
     Subject,
     compare_jobs,
@@ -64,6 +64,7 @@ def build(shell: Shell) -> Page:
     timer = gr.Timer(1.5, active=False)
     answers = compare_answers.build(shell)
     trying = compare_try.build(shell)
+    inside = compare_inside.build(shell)
     predicting = compare_predict.build(shell)
     commands = piece()
     with gr.Row(elem_classes="ts-next"):
@@ -71,13 +72,15 @@ def build(shell: Shell) -> Page:
     progress = [status, actions, stop, begin, repeat, timer]
     head = [trouble, run, before, *progress, verdict, commands, onward]
     result = [*head, *answers.outputs]
-    everything = [*result, *trying.outputs, *predicting.outputs]
+    parts = (trying, inside, predicting)
+    everything = [*result, *(output for part in parts for output in part.outputs)]
 
     def show_result(project: Project) -> list[Any]:
         return [*_head(shell, project), *answers.show(project)]
 
     def show(project: Project) -> list[Any]:
-        return [*show_result(project), *trying.show(project), *predicting.show(project)]
+        shown = (value for part in parts for value in part.show(project))
+        return [*show_result(project), *shown]
 
     def compare(project: Project) -> list[Any]:
         subject = read_subject(server, project)

@@ -15,6 +15,7 @@ from studio.verbs.plan import plan
 from studio.verbs.predict import predict
 from studio.verbs.prepare import prepare
 from studio.verbs.publish import publish
+from studio.verbs.quantised import quantised
 from studio.verbs.runs import RUN_VERBS
 from studio.verbs.serve import serve
 from studio.verbs.sweep import sweep
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 for command in (upload, prepare, plan, fetch, train, sweep, compare, publish, predict, serve, demo):
     app.command()(verb(command))
+app.command()(verb(quantised))
 app.command("try")(verb(try_prompt))
 app.command("open")(verb(open_page))
 jobs = typer.Typer(

@@ -10,14 +10,17 @@ from studio.engine_service import EngineService
 from studio.home import Home
 from studio.screen import err, say, say_json, say_table
 from studio.verbs.upload import Json
-from templates.files import canonical_json, write_atomically
+from studio.web.inside_view import layers_view, prompt_view
+from studio.web.picture_file import write_pictures
 
 _MOST_LAYERS = 40
 
 
 def inside(
     run: Annotated[str, typer.Argument(help='Id of a train run, or "latest".')] = "latest",
-    to: Annotated[Path | None, typer.Option(help="Write all of it there, as JSON.")] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Write all of it there: .html as pictures, else as JSON.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show what tuning changed in the model."""
@@ -32,7 +35,8 @@ def inside(
             pass
     found = {"run": run_id, **answer.result}
     if to is not None:
-        write_atomically(to, canonical_json(found, indent=1) + "\n")
+        pictures = [layers_view(found["layers"]), prompt_view(found["prompt"])]
+        write_pictures(to, f"What tuning changed: {run_id}", pictures, found)
     if json:
         say_json(found)
         return

@@ -6,6 +6,8 @@ theme.py         colours and type; style.css the rest; page.js what only a brows
 html.py          pieces of HTML; every text is escaped
 choices.py       cards to choose from; buttons inside HTML
 charts.py        SVG charts
+inside_view.py   what is inside a model, as charts
+picture_file.py  charts as a file of their own
 forms.py         a component for each field of a model
 job_view.py      how a job goes
 words.py         numbers, sizes, times as people read them

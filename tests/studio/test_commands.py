@@ -14,6 +14,7 @@ from engine.planning.choices import EstimateRequest
 from engine.service import describe_methods, estimate
 from studio.commands import (
     compare_command,
+    inside_command,
     plan_command,
     predict_command,
     prepare_command,
@@ -134,5 +135,6 @@ def test_a_text_is_quoted_and_further_fields_are_named() -> None:
         "try", "--run", "train-1", "--field", "other=a=b", "it's $HOME; rm -rf"
     ]  # fmt: skip
     assert words(try_command("train-1", {"text": "--json"}))[-2:] == ["--", "--json"]
+    assert words(inside_command("train-1")) == ["jobs", "inside", "--to", "inside.html", "train-1"]
     line = predict_command("train-1", Path("my table.csv"))
     assert words(line) == ["predict", "--run", "train-1", "my table.csv"]
