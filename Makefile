@@ -12,7 +12,7 @@ OPTIONS ?=
 # A file's tests stay in one process, since they share what is slow to make.
 IN_PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run demo test test-steps check fix lint bench bench-studio starter
+.PHONY: run demo test test-steps test-matrix check fix lint bench bench-studio starter
 run: $(VENV)/.product
 	$(BIN)/python app.py open $(OPTIONS)
 
@@ -21,13 +21,17 @@ demo: $(VENV)/.product
 
 # The journeys through the whole page are among these; every corner of each step is tested apart.
 test: $(VENV)/.tools
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not step"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not step and not matrix"
 
 test-steps: $(VENV)/.tools
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m step
 
+# Every method in every precision on every architecture; `make test` covers each pair of these.
+test-matrix: $(VENV)/.tools
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m matrix
+
 check: lint
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not step"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not step and not matrix"
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff format --check .

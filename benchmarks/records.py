@@ -1,12 +1,13 @@
 """What was measured: one JSON line a heat, kept with the code; the report reads nothing else.
 
-Whatever is finished is not measured again, until the product's engine changes.
+Whatever is finished is not measured again, until what it runs of the product's engine changes.
 """
 
+import ast
 import json
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import sha256
@@ -31,7 +32,7 @@ class Record:
     Attributes:
         case: the case as plain values.
         machine: what it ran on.
-        product: hash over the engine's code.
+        product: hash over the engine's code that it ran.
         contestants: by name: "ready", "warm", "turns" and "account" as they were answered, or
             "error".
     """
@@ -66,16 +67,41 @@ def this_machine() -> dict[str, Any]:
 
 
 @cache
-def product_digest() -> str:
-    """Hash the code of the engine, so that what was measured with other code is known.
+def product_digest(method: str) -> str:
+    """Hash the engine's code that is run, so that what was measured with other code is known.
+
+    That is what our contestant and the method import, whatever they import, and so on; other
+    methods may come and change. Comments and layout do not count.
+
+    Args:
+        method: the tuning method; "" for none.
 
     Returns:
         Twelve digits.
     """
+    waiting = [ROOT / "benchmarks" / "ours.py"]
+    if method:
+        waiting.append(ROOT / "engine" / "methods" / f"{method}.py")
+    trees: dict[Path, str] = {}
+    while waiting:
+        path = waiting.pop()
+        if path not in trees:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            trees[path] = ast.dump(tree)
+            waiting += _imported_from_engine(tree)
     digest = sha256()
-    for path in sorted((ROOT / "engine").rglob("*.py")):
-        digest.update(path.read_bytes())
+    for path in sorted(trees):
+        digest.update(f"{path.relative_to(ROOT)}\n{trees[path]}\n".encode())
     return digest.hexdigest()[:12]
+
+
+def _imported_from_engine(tree: ast.Module) -> Iterator[Path]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "engine":
+            place = ROOT.joinpath(*str(node.module).split("."))
+            files = [place.with_suffix(".py"), place / "__init__.py"]
+            files += [place / f"{alias.name}.py" for alias in node.names]
+            yield from (file for file in files if file.is_file())
 
 
 def records_path(machine: dict[str, Any]) -> Path:
@@ -129,7 +155,7 @@ def finished(records: Sequence[Record], case: Case) -> set[str]:
     Returns:
         Names of contestants; also of those that could not do it.
     """
-    product, plain = product_digest(), vars(case)
+    product, plain = product_digest(case.method), vars(case)
     return {
         name
         for record in records

@@ -203,7 +203,7 @@ def measure(
     while True:
         told, waiting = hold_heat(case, [reference, MACHINE, *waiting], with_account=with_account)
         compare_answers(told, reference.name)
-        add_record(path, Record(vars(case), machine, product_digest(), told))
+        add_record(path, Record(vars(case), machine, product_digest(case.method), told))
         for name, answers in told.items():
             print(f"{words}: {name}: {_in_short(answers)}", flush=True)
         if not waiting:

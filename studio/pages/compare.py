@@ -20,7 +20,7 @@ from studio.pages.compare_subject import (
 )
 from studio.pages.compare_try import slots_of
 from studio.pages.compare_verdict import headline, verdict_view
-from studio.pages.page import Page, Shell, piece
+from studio.pages.page import LOOK_SECONDS, Page, Shell, piece
 from studio.projects import Project
 from studio.records import planned, require_finished, run_id_of
 from studio.runs.about import read_about
@@ -61,7 +61,7 @@ def build(shell: Shell) -> Page:
     verdict = piece()
     with gr.Row(elem_classes="ts-downloads", visible=False) as repeat:
         again = gr.Button("Compare again", size="sm", elem_classes="ts-small-button")
-    timer = gr.Timer(1.5, active=False)
+    timer = gr.Timer(LOOK_SECONDS, active=False)
     answers = compare_answers.build(shell)
     trying = compare_try.build(shell)
     inside = compare_inside.build(shell)

@@ -18,7 +18,7 @@ from studio.jobs.progress import read_progress
 from studio.jobs.requests import TABLE, PredictRequest
 from studio.pages.compare_subject import predict_request, read_subject
 from studio.pages.download import download_button
-from studio.pages.page import Page, Shell, piece
+from studio.pages.page import LOOK_SECONDS, Page, Shell, piece
 from studio.projects import Project
 from studio.records import PREDICTED, Predicted, planned, require_finished
 from studio.web.html import callout, join, section, table, visible
@@ -58,7 +58,7 @@ def build(shell: Shell) -> Page:
             for form in ("csv", "jsonl"):
                 make = functools.partial(_file, shell, form)
                 download_button(shell, f"Download the answers ({form.upper()})", make)
-    timer = gr.Timer(1.5, active=False)
+    timer = gr.Timer(LOOK_SECONDS, active=False)
     state = [begin, status, stop, again, result, downloads, timer]
     outputs = [everything, needed, file, found, *state]
 

@@ -21,6 +21,10 @@ from studio.server import Server
 from studio.web.toasts import Toasts
 from templates.errors import RunError
 
+# Between two looks at long work. Each costs a browser a third of a second of a processor, which
+# training on the same machine then lacks.
+LOOK_SECONDS = 3.0
+
 
 @dataclass(frozen=True)
 class Page:

@@ -11,7 +11,7 @@ from gradio.blocks import Block
 
 from studio.commands import train_command
 from studio.jobs.progress import RunProgress
-from studio.pages.page import Page, Shell, hidden_field, piece
+from studio.pages.page import LOOK_SECONDS, Page, Shell, hidden_field, piece
 from studio.pages.train_charts import loss_chart, overlay_chart, pace_charts
 from studio.pages.train_desk import Desk, Sight
 from studio.pages.train_log import log_view, planned_steps, raw_log
@@ -25,7 +25,6 @@ from studio.web.html import callout, code, empty, heading, join, preformatted, s
 from studio.web.toasts import told
 from templates.errors import RunError
 
-_POLL_SECONDS = 2.0
 _MOST_OVERLAID = 6
 _LABEL_TASKS = ("classification", "pair_classification")
 _LIVE = ("run", "loss", "pace", "samples", "overlay", "log", "raw")
@@ -221,7 +220,7 @@ def _components() -> dict[str, Any]:
             made["raw"] = piece()
     with gr.Row(elem_classes="ts-next"):
         made["onward"] = gr.Button("Next: compare", variant="primary", visible=False)
-    made["timer"] = gr.Timer(_POLL_SECONDS, active=False)
+    made["timer"] = gr.Timer(LOOK_SECONDS, active=False)
     # In the browser: for a gr.State each tab would hold a connection, and browsers have but six.
     made |= {name: hidden_field() for name in ("known", "sent", "news")}
     return made

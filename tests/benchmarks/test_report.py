@@ -1,10 +1,14 @@
 """The page is made of recorded lines alone, and says what they do not hold."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from benchmarks import records
 from benchmarks.records import Record, add_record, finished, product_digest, read_records
 from benchmarks.report import page
 from benchmarks.results import results_of
@@ -31,7 +35,7 @@ def told(rate: float, *, last_loss: float = 10.3, foreign_cores: float = 0.0) ->
 def record(case: Case, **contestants: dict[str, Any]) -> Record:
     speeds = {"fp32_gflops": 250.0, "bf16_gflops": 140.0, "copy_gigabytes": 20.0}
     machine = {PEAK: {"turns": [speeds | {"seconds": 1.0}]}}
-    return Record(vars(case), MACHINE, product_digest(), {**contestants, **machine})
+    return Record(vars(case), MACHINE, product_digest(case.method), {**contestants, **machine})
 
 
 def with_account() -> dict[str, Any]:
@@ -110,3 +114,24 @@ def test_finished_measurements_are_found_again_also_behind_a_torn_line(tmp_path:
     assert read_records(path) == [whole, whole]
     assert finished(read_records(path), TRAINING) == {OURS, PEAK}
     assert not finished(read_records(path), replace(TRAINING, batch_size=4))
+
+
+def test_only_code_that_a_case_runs_makes_its_figures_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("engine", "benchmarks"):
+        shutil.copytree(records.ROOT / name, tmp_path / name)
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+
+    def change(name: str, more: str) -> str:
+        with (tmp_path / "engine" / name).open("a", encoding="utf-8") as file:
+            file.write(more)
+        digest: str = product_digest.__wrapped__("lora")
+        return digest
+
+    before = change("loss.py", "# a comment\n")
+    assert change("methods/new.py", "SPEC = 1\n") == before
+    assert change("methods/full.py", "OTHER = 1\n") == before
+    changed = change("methods/lora.py", "OTHER = 1\n")
+    assert changed != before
+    assert change("loss.py", "OTHER = 1\n") != changed

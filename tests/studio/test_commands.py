@@ -26,6 +26,7 @@ from studio.commands import (
 from studio.home import Home
 from studio.verbs import app
 from tests.engine.tiny import save_tiny
+from tests.studio.jobs.running import with_workers_at_once
 from tests.studio.tables import write_table
 
 DESCRIBED = describe_methods()
@@ -102,6 +103,7 @@ def test_the_other_steps_have_a_line() -> None:
 @pytest.mark.slow
 def test_the_lines_do_what_the_page_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
+    with_workers_at_once(Home())
     base = save_tiny(tmp_path / "a base", "llama")
     table = write_table(tmp_path / "my table.csv")
 

@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from templates.memory import memory_bytes
 from tests.engine.tiny import save_tiny
 from tests.engine.tried import dataset_for, trained_run, with_chat_template
 from tests.faults import fault
+from tests.studio.watching import in_background, is_gone
 
 ROOT = Path(__file__).parents[2]
 LOOP = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"
@@ -34,7 +34,6 @@ DOUBLING = (
     "{% set ns = namespace(x='a' * 1000000) %}"
     "{% for i in range(30) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}"
 )
-MORE_THAN_A_PIPE_HOLDS = {"text": "x" * 300_000}
 PARENT = """
 import sys, threading, time
 from studio.engine_service import EngineService
@@ -87,27 +86,6 @@ def preview_of(place: Path, base: str) -> dict[str, Any]:
     return {"dataset_folder": place / "ds-1", "base": place / base}
 
 
-def is_gone(pid: int, within_seconds: float) -> bool:
-    until = time.monotonic() + within_seconds
-    while find_process(pid) and time.monotonic() < until:
-        time.sleep(0.05)
-    return find_process(pid) is None
-
-
-def in_background(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
-    found: list[Any] = []
-
-    def keep() -> None:
-        try:
-            found.append(work())
-        except RunError as error:
-            found.append(error)
-
-    thread = threading.Thread(target=keep)
-    thread.start()
-    return thread, found
-
-
 def wait_until_busy(engine: EngineService) -> int:
     """Give the child's id, once the looping template has used some processor time."""
     pid = engine.pid
@@ -152,18 +130,6 @@ def test_a_busy_device_is_a_sentence(engine: EngineService, run: dict[str, Any])
     assert engine.call("try", {**run, "fields": {"input": "my parcel"}, "max_new_tokens": 2})
 
 
-def test_callers_wait_their_turn(engine: EngineService) -> None:
-    found: list[int] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(engine.call("ping")["pid"])) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [engine.pid] * 8
-
-
 @fault(23, "A chat template that never ends", "A sentence; the engine restarts once")
 @pytest.mark.slow
 def test_a_looping_chat_template_costs_one_restart(engine: EngineService, place: Path) -> None:
@@ -194,18 +160,6 @@ def test_a_memory_hungry_tokenizer_costs_one_restart(engine: EngineService, plac
     assert is_gone(pid, 0)
 
 
-@pytest.mark.slow
-def test_an_answer_that_stops_coming_costs_one_restart(
-    engine: EngineService, run: dict[str, Any]
-) -> None:
-    request = {**run, "fields": {"input": "my parcel"}, "max_new_tokens": 60}
-    pid = engine.call("ping")["pid"]
-    answer = engine.stream("try", request, silence_seconds=0)
-    with pytest.raises(RunError, match=r"longer than 0 s and was restarted \(try\)"):
-        list(answer)
-    assert is_gone(pid, 0)
-
-
 @fault(6, "SIGKILL of the engine while it answers", "A sentence; the next question starts it again")
 @pytest.mark.slow
 def test_a_child_killed_at_work_is_a_sentence(engine: EngineService, place: Path) -> None:
@@ -219,82 +173,6 @@ def test_a_child_killed_at_work_is_a_sentence(engine: EngineService, place: Path
     working.join()
     assert "ended in the middle of its work and was restarted" in str(found[0])
     assert engine.call("ping")["pid"] != pid
-
-
-@pytest.mark.slow
-def test_a_child_that_does_not_read_costs_one_restart(engine: EngineService) -> None:
-    pid = engine.call("ping")["pid"]
-    os.kill(pid, signal.SIGSTOP)
-    started = time.monotonic()
-    with pytest.raises(RunError, match=r"longer than 1 s and was restarted \(ping\)\. Try less"):
-        engine.call("ping", MORE_THAN_A_PIPE_HOLDS, timeout_seconds=1)
-    assert time.monotonic() - started < 3 and is_gone(pid, 0)
-    assert engine.call("ping")["pid"] != pid
-
-
-@pytest.mark.slow
-def test_a_request_larger_than_the_pipe_arrives_whole(engine: EngineService) -> None:
-    engine.release()  # the next child does not read while it starts
-    with pytest.raises(RunError, match="there is no setting called 'text'"):
-        engine.call("ping", MORE_THAN_A_PIPE_HOLDS)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("is_asked", [True, False])
-def test_closing_does_not_wait_for_a_child_that_does_not_read(is_asked: bool) -> None:
-    before = {child.pid for child in psutil.Process().children()}
-    with EngineService() as engine:
-        pid = engine.call("ping")["pid"]
-        os.kill(pid, signal.SIGSTOP)
-        if is_asked:
-            working, found = in_background(lambda: engine.call("ping", MORE_THAN_A_PIPE_HOLDS))
-            time.sleep(0.5)
-            assert working.is_alive()
-        started = time.monotonic()
-        engine.close()
-        assert time.monotonic() - started < 5 and is_gone(pid, 0)
-        if is_asked:
-            working.join(5)
-            assert "ended in the middle" in str(found[0])
-        assert {child.pid for child in psutil.Process().children()} == before
-
-
-@pytest.mark.slow
-def test_a_child_killed_while_idle_is_not_even_noticed(engine: EngineService) -> None:
-    pid = engine.call("ping")["pid"]
-    os.kill(pid, signal.SIGKILL)
-    until = time.monotonic() + 5
-    while psutil.pid_exists(pid) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not psutil.pid_exists(pid), "no zombie stays"
-    engine.release()
-    assert engine.pid is None
-
-
-@fault(24, "The engine is idle, or the server ends", "No process is left")
-@pytest.mark.slow
-def test_an_idle_child_is_ended_and_closing_leaves_none(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    with EngineService(idle_seconds=0.3) as engine:
-        before = {child.pid for child in psutil.Process().children()}
-        pid = engine.call("ping")["pid"]
-        assert is_gone(pid, 5) and engine.pid is None
-        working, found = in_background(lambda: engine.call("preview", preview_of(place, "looping")))
-        while engine.pid is None:
-            time.sleep(0.05)
-        pid = wait_until_busy(engine)
-        engine.release()
-        assert engine.pid == pid, "who is at work is left alone"
-        environment = psutil.Process(pid).environ()
-        assert environment["HF_HUB_OFFLINE"] == "1" and "hf_secret" not in environment.values()
-        engine.close()
-        working.join()
-        assert "ended in the middle" in str(found[0])
-        assert {child.pid for child in psutil.Process().children()} == before
-        with pytest.raises(RunError, match="The engine was closed"):
-            engine.call("ping")
 
 
 @fault(24, "SIGKILL of the server while the engine works", "The engine ends with it")
@@ -325,11 +203,9 @@ def test_the_verb_shows_both_answers(tmp_path: Path, monkeypatch: pytest.MonkeyP
     recipe = {"template": TEMPLATES["classification"], "mapping": {"fields": {"text": "text"}}}
     text = PrepRecipe.model_validate(recipe).to_json()
     (home / "datasets" / "ds-1" / "recipe.json").write_text(text, encoding="utf-8")
-    shown = tried("where is my parcel, mail jo@example.org")
+    shown = tried("where is my parcel, mail jo@example.org", "--run", "train-1")
     assert shown.exit_code == 0, shown.stderr
     assert "Base, task described:" in shown.stdout and "How likely each label is" in shown.stdout
-    found = json.loads(tried("where is it", "--run", "train-1", "--json").stdout)
-    assert found["run"] == "train-1" and len(found["tuned"]["labels"]) == 3
     for arguments, words in (
         (("a", "--field", "colour"), "missing its value"),
         (("a", "--field", "text=b"), "no field left for the text"),

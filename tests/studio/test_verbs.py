@@ -14,9 +14,14 @@ from typer.testing import CliRunner, Result
 
 from engine.events import Stepped
 from engine.jobs import Job
+from studio.home import Home
 from studio.verbs import app
 from tests.engine.tiny import save_tiny
-from tests.studio.jobs.running import working_here
+from tests.studio.jobs.running import (
+    with_started_workers,
+    with_workers_at_once,
+    working_here,
+)
 from tests.studio.tables import write_table
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +35,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    return with_workers_at_once(Home(tmp_path / "home")).root
 
 
 def run(*arguments: object) -> Result:
@@ -206,6 +211,7 @@ def test_a_full_disk_is_a_sentence(
     tmp_path: Path, home: Path, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = planned(tmp_path, base)
+    with_started_workers(Home(home))  # which inherit the limit
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000)); "

@@ -23,6 +23,7 @@ from engine.method import (
 from engine.methods import all_methods
 from engine.optimizers import backward, begin_step
 from templates.errors import PlanError
+from tests.engine.combinations import in_all_combinations
 from tests.engine.tiny import ARCHITECTURES, NEEDED, TEMPLATE, TICKETS, tiny_folder, tiny_model
 
 SMALL = NEEDED | {
@@ -42,13 +43,6 @@ FASTER = {"attn": 3e-4, "topk": 3e-4, "ln": 1e-2, "prefix": 3e-2, "ptuning": 3e-
 # and AdaLoRA's updates are products of three or four: far out attention turns so steep that
 # rounding to bf16 is all that is left.
 GROWTH = {"adalora": 16, "ia3": 32, "loha": 16, "lokr": 16}
-CASES = [
-    pytest.param(spec, precision, architecture, id=f"{spec.name}-{precision}-{architecture}")
-    for spec in all_methods().values()
-    for precision in spec.precisions
-    for architecture in ARCHITECTURES
-]
-in_all_cases = pytest.mark.parametrize(("spec", "precision", "architecture"), CASES)
 
 
 def attached(folder: Path, spec: MethodSpec, precision: str, architecture: str) -> LanguageModel:
@@ -94,7 +88,7 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
-@in_all_cases
+@in_all_combinations
 def test_only_trainable_tensors_change_and_the_loss_falls(
     tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
 ) -> None:
@@ -113,7 +107,7 @@ def test_only_trainable_tensors_change_and_the_loss_falls(
     assert torch.isfinite(evaluated).all()
 
 
-@in_all_cases
+@in_all_combinations
 def test_starts_as_the_base_where_promised(
     tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
 ) -> None:
@@ -123,7 +117,7 @@ def test_starts_as_the_base_where_promised(
     assert torch.allclose(base, start, atol=tolerance) == spec.starts_as_base
 
 
-@in_all_cases
+@in_all_combinations
 def test_meta_count_equals_the_real_count(
     tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
 ) -> None:
@@ -137,7 +131,7 @@ def test_meta_count_equals_the_real_count(
     assert count_parameters(trainable(tuned.model).values()) > 0
 
 
-@in_all_cases
+@in_all_combinations
 def test_saved_and_loaded_gives_equal_outputs(
     tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
 ) -> None:
@@ -170,7 +164,7 @@ def check_merge(tuned: LanguageModel, spec: MethodSpec) -> None:
     assert torch.allclose(before, logits_of(tuned), rtol=0, atol=tolerance), "merged differs"
 
 
-@in_all_cases
+@in_all_combinations
 def test_merged_computes_the_same(
     tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
 ) -> None:
@@ -183,7 +177,7 @@ def test_merged_computes_the_same(
     assert not any("lora" in name for name, _ in tuned.model.named_parameters())
 
 
-@in_all_cases
+@in_all_combinations
 def test_a_merge_that_does_nothing_is_noticed(
     tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
 ) -> None:
@@ -194,7 +188,7 @@ def test_a_merge_that_does_nothing_is_noticed(
         check_merge(tuned, replace(spec, merge=spec.detach))
 
 
-@in_all_cases
+@in_all_combinations
 def test_attach_then_detach_leaves_the_base_as_it_was(
     tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
 ) -> None:
@@ -209,10 +203,8 @@ def test_attach_then_detach_leaves_the_base_as_it_was(
     assert not trainable(base.model)
 
 
-@in_all_cases
-def test_options_survive_json(
-    tmp_path: Path, spec: MethodSpec, precision: str, architecture: str
-) -> None:
+@pytest.mark.parametrize("spec", all_methods().values(), ids=lambda spec: spec.name)
+def test_options_survive_json(spec: MethodSpec) -> None:
     options = parse_options(spec, SMALL.get(spec.name, {}))
     assert spec.options.model_validate_json(options.model_dump_json()) == options
 

@@ -13,7 +13,7 @@ from engine.encode import Encoded
 from engine.language_model import LanguageModel
 from engine.layers import linear_layers
 from engine.loss import read_batch
-from engine.method import attach_method, count_parameters, parse_options, trainable
+from engine.method import MethodSpec, attach_method, count_parameters, parse_options, trainable
 from engine.methods import all_methods, get_method
 from engine.plan import BaseChoice, Limits, MethodChoice, Schedule, TrainPlan
 from engine.planning.activations import activation_bytes
@@ -30,6 +30,7 @@ from engine.planning.estimate import CostEstimate, Hardware
 from engine.quantise import NF4Linear
 from engine.schedules import num_steps
 from engine.trainer import Training
+from tests.engine.combinations import in_all_combinations
 from tests.engine.tiny import ARCHITECTURES, NEEDED, tiny_folder
 
 GIB, GIGA = 1 << 30, 1_000_000_000
@@ -38,12 +39,6 @@ HARDWARE = Hardware(
     memory_available_bytes=6 * GIGA, runtime_bytes=400_000_000, fp32_flops_per_second=2e11,
     bf16_flops_per_second=4e11, bandwidth_bytes_per_second=4e10,
 )  # fmt: skip
-CASES = [
-    pytest.param(spec.name, precision, architecture, id=f"{spec.name}-{precision}-{architecture}")
-    for spec in all_methods().values()
-    for precision in spec.precisions
-    for architecture in ARCHITECTURES
-]
 LENGTHS = [ItemLength(40 + number % 30, 4, 4) for number in range(50)]
 
 
@@ -124,13 +119,12 @@ def test_nf4_takes_about_four_bits() -> None:
     assert bits == pytest.approx(4.127, abs=0.001)
 
 
-@pytest.mark.parametrize(("method", "precision", "architecture"), CASES)
+@in_all_combinations
 def test_counts_bytes_and_activations_are_those_of_the_real_model(
-    bases: dict[str, BaseFolder], method: str, precision: Any, architecture: str
+    bases: dict[str, BaseFolder], spec: MethodSpec, precision: Any, architecture: str
 ) -> None:
-    spec = get_method(method)
     small = NEEDED | {"prompt_tuning": {"num_tokens": 5}}
-    options = parse_options(spec, small.get(method, {}))
+    options = parse_options(spec, small.get(spec.name, {}))
     tuned = attach_method(load_base(bases[architecture], precision), spec, options, seed=0)
     seen = look_at(bases[architecture], spec, options, precision)
     learned = trainable(tuned.model)

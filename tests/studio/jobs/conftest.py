@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from studio.home import Home
-from tests.studio.jobs.running import copy_home, end_workers, prepare_home
+from tests.studio.jobs.running import copy_home, end_workers, prepare_home, with_workers_at_once
 
 
 @pytest.fixture(scope="session")
@@ -16,7 +16,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
 
 @pytest.fixture
 def home(prepared: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    copy = copy_home(prepared, tmp_path)
+    copy = with_workers_at_once(copy_home(prepared, tmp_path))
     monkeypatch.setenv("STUDIO_HOME", str(copy.root))
     yield copy
     end_workers(copy)

@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,8 @@ from engine.jobs import Job
 from engine.plan import TrainPlan, read_plan
 from studio.home import Home
 from studio.jobs import launcher
-from studio.jobs.launcher import ask_to_stop
+from studio.jobs.fork_server import ForkServer
+from studio.jobs.launcher import FORK_SERVER, ask_to_stop
 from studio.jobs.queue import Queue
 from studio.jobs.requests import TrainRequest
 from studio.jobs.stopping import StopRequest
@@ -42,6 +45,41 @@ def working_here() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(Queue.__init__.__kwdefaults__, "launch", work_here)
         yield
+
+
+@cache
+def _fork_server() -> tuple[ForkServer, tempfile.TemporaryDirectory[str]]:
+    """One for all homes of this test process, with which it ends."""
+    place = tempfile.TemporaryDirectory(prefix="fork-server-")
+    server = ForkServer(Home(Path(place.name)))
+    server.start()
+    until(lambda: server.is_ready)
+    return server, place
+
+
+def with_workers_at_once(home: Home) -> Home:
+    """Fork a home's workers from loaded libraries, wherever the variables are the usual ones.
+
+    They do the same as workers that are started, as `test_fork_server.py` shows, but begin at
+    once and not after five seconds: nearly all that a small job takes.
+    """
+    _, place = _fork_server()
+    home.root.mkdir(parents=True, exist_ok=True)
+    (home.root / FORK_SERVER).symlink_to(Path(place.name) / FORK_SERVER)
+    return home
+
+
+def with_started_workers(home: Home) -> Home:
+    """Start a home's workers as interpreters of their own, which load for seconds."""
+    (home.root / FORK_SERVER).unlink()
+    return home
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def prepare_home(folder: Path) -> Home:

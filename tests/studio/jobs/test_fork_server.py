@@ -3,8 +3,7 @@
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,25 +17,19 @@ from studio.jobs.fork_server import ForkServer
 from studio.jobs.launcher import FORK_SERVER, ask_to_stop
 from studio.jobs.queue import Queue
 from tests.studio.jobs.running import (
-    DEADLINE_SECONDS,
     end_workers,
     has,
     learned_of,
     long_plan,
     plan_of,
     start,
+    until,
     wait_for,
     wait_until_over,
+    with_started_workers,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a fork server")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +41,12 @@ def server(prepared: Home) -> Iterator[ForkServer]:
     yield server
     end_workers(prepared)
     server.close()
+
+
+@pytest.fixture
+def home(home: Home) -> Home:
+    """Without the server that other tests share."""
+    return with_started_workers(home)
 
 
 def worker_of(job: Job) -> psutil.Process:

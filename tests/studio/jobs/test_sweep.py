@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,14 @@ from studio.jobs.sweeping import resume_sweep, start_sweep, stop_sweep
 from studio.records import keep_estimate
 from studio.verbs import app
 from templates.errors import PlanError, RunError
-from tests.studio.jobs.running import learned_of, wait_for, wait_until_over, working_here
+from tests.studio.jobs.running import (
+    copy_home,
+    learned_of,
+    wait_for,
+    wait_until_over,
+    with_workers_at_once,
+    working_here,
+)
 
 ROOT = Path(__file__).parents[3]
 HALVING = Halving(eta=2, num_rungs=2)
@@ -352,9 +358,9 @@ def test_what_cannot_be_a_sweep(queue: Queue, home: Home) -> None:
 
 @pytest.fixture
 def real(prepared: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
-    shutil.copytree(prepared.root, tmp_path / "real", ignore=shutil.ignore_patterns("jobs"))
-    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "real"))
-    yield Home(tmp_path / "real")
+    real = with_workers_at_once(copy_home(prepared, tmp_path))
+    monkeypatch.setenv("STUDIO_HOME", str(real.root))
+    yield real
 
 
 def sweep_verb(prepared: Home, *arguments: str) -> list[str]:

@@ -42,6 +42,7 @@ from tests.studio.jobs.running import (
     start,
     wait_for,
     wait_until_over,
+    with_started_workers,
     work_here,
     working_here,
 )
@@ -75,6 +76,8 @@ def test_a_worker_tells_the_whole_story(prepared: Home, whole: Job) -> None:
 @fault(1, "SIGKILL of the trainer at some step", "Interrupted; resumed, it ends with the same bits")
 @pytest.mark.parametrize("after", ["Launched", "Started", "Saved", "some step"])
 def test_killed_at_any_time_it_ends_with_the_same_bits(home: Home, whole: Job, after: str) -> None:
+    if after == "Launched":  # while libraries are loaded
+        with_started_workers(home)
     job = start(home, plan_of(home))
     if after == "some step":  # in the first half: the kill is sure to come before the end
         victim = random.Random().randint(1, whole.status().step // 2)
@@ -97,6 +100,8 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(home: Home, whole: Job, a
 @fault(11, "Stop while loading, at a step, at an evaluation", "Stopped within 10 seconds")
 @pytest.mark.parametrize("after", [Launched, Started, Stepped, Evaluated])
 def test_told_to_stop_it_saves_within_ten_seconds(home: Home, whole: Job, after: type) -> None:
+    if after is Launched:
+        with_started_workers(home)
     job = start(home, plan_of(home) if after is Launched else long_plan(home))
     wait_for(job, has(after))
     pid = pid_of(job)
@@ -243,14 +248,16 @@ def test_a_killed_server_leaves_its_run_running(home: Home) -> None:
 
 @fault(24, "All jobs and the server end", "No process is left, and no zombie")
 def test_no_process_is_left(home: Home, whole: Job) -> None:
+    with_started_workers(home)  # their variables tell whose they are
     job = start(home, long_plan(home))
     wait_for(job, has(Stepped))
-    assert len(processes_of(home)) == 1
+    [pid] = processes_of(home)
     Queue(home).stop(job)
     wait_until_over(home, job)
     deadline = time.monotonic() + 10
-    # A process whose last thread still gives back memory cannot be reaped yet.
-    while (processes_of(home) or zombies()) and time.monotonic() < deadline:
+    # A process whose last thread still gives back memory has no variables any more, and cannot be
+    # reaped yet.
+    while psutil.pid_exists(pid) and time.monotonic() < deadline:
         launcher.reap()
         time.sleep(0.05)
     assert processes_of(home) == []
@@ -335,6 +342,7 @@ def test_every_reader_sees_the_same(home: Home, whole: Job, prepared: Home) -> N
 
 def test_a_worker_that_cannot_start_says_so(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher.sys, "executable", "/bin/false")
+    with_started_workers(home)
     job = start(home, plan_of(home))
     status = job.status()
     assert status.state == "failed" and "could not start" in status.what

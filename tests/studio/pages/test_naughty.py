@@ -23,7 +23,7 @@ from studio.verbs import app
 from studio.web.html import visible
 from templates.dataset import read_manifest
 from tests.engine.tiny import save_tiny
-from tests.studio.jobs.running import end_workers
+from tests.studio.jobs.running import end_workers, with_workers_at_once
 from tests.studio.pages.browsing import Seen, Studio, open_studio, visit
 from tests.studio.pages.compared import compared
 from tests.studio.runs.conftest import SCHEDULE, go_on, train
@@ -114,7 +114,7 @@ def done(home: Home, request: PredictRequest | PublishRequest, **files: Path) ->
 
 def make_project(folder: Path) -> tuple[Home, Project]:
     """Take naughty data through all six steps."""
-    home = Home(folder / "home")
+    home = with_workers_at_once(Home(folder / "home"))
     base = save_tiny(folder / "roots" / "<b onclick=alert(1)>base", "llama")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 512}))
@@ -182,6 +182,7 @@ def must_fit(page: Page) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.step
 def test_on_every_step_texts_stay_texts(
     made: tuple[Home, Project, Studio], browser: Browser
 ) -> None:
