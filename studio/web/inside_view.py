@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from studio.web.charts import Bar, Series, bars, line_chart
 from studio.web.html import join, section, table, visible
-from studio.web.words import figure, percent
+from studio.web.words import percent
 
 _MOST_BARS, _MOST_CURVES = 24, 4
 Found = Mapping[str, Any]
@@ -31,7 +31,7 @@ def layers_view(layers: Sequence[Found]) -> Markup:
         [
             Bar(
                 visible(layer["path"], 60), layer["change_ratio"],
-                f"{percent(layer['change_ratio'])} in {figure(layer['effective_rank'])} directions",
+                f"{percent(layer['change_ratio'])} in {layer['effective_rank']:.1f} directions",
             )
             for layer in ordered[:_MOST_BARS]
         ],

@@ -116,6 +116,17 @@ def test_both_models_answer_a_text(step: tuple[Page, Seen]) -> None:
     seen.must_be_clean()
 
 
+def test_what_tuning_changed_is_shown(step: tuple[Page, Seen]) -> None:
+    page, seen = step
+    page.get_by_role("button", name="Look inside").click()
+    moved = page.get_by_role("list", name="How far each layer moved")
+    expect(moved.get_by_role("listitem")).to_have_count(14, timeout=_LONG)
+    expect(page.get_by_role("img", name="Singular values of the change")).to_be_visible()
+    expect(page.get_by_text("--to inside.html")).to_be_visible()
+    expect(page.get_by_role("button", name="Look inside")).to_be_enabled()
+    seen.must_be_clean()
+
+
 def test_a_table_is_answered(step: tuple[Page, Seen], tmp_path: Path) -> None:
     page, seen = step
     upload = page.locator("input[type=file]").last

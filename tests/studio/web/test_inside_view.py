@@ -25,7 +25,7 @@ def change(path: str, ratio: float) -> dict[str, Any]:
 def test_the_layer_that_moved_most_comes_first() -> None:
     layers = [change(f"layers.{number}", number / 100) for number in range(1, 31)]
     shown = str(layers_view([*layers, change(NAUGHTY, 0.9)]))
-    assert shown.index("90.0 % in 2.50 directions") < shown.index("30.0 % in")
+    assert shown.index("90.0 % in 2.5 directions") < shown.index("30.0 % in")
     assert "7 more moved less." in shown and "layers.7<" not in shown
     assert NAUGHTY not in shown and "&lt;script&gt;" in shown
     assert shown.count("<polyline") == 4, "the spectra of the first four"
