@@ -38,11 +38,11 @@ SMALL = NEEDED | {
     "topk": {"num_blocks": 1},
 }
 # Where the usual rate would take more than the few steps of these tests to show anything.
-FASTER = {"attn": 3e-4, "topk": 3e-4, "ln": 1e-2, "prefix": 3e-2, "ptuning": 3e-3}
+FASTER = {"attn": 3e-4, "topk": 3e-4, "ln": 1e-2, "head": 1e-2, "prefix": 3e-2, "ptuning": 3e-3}
 # By how much what an adapter learned is blown up before a merge. (IA)3 learns factors; LoHa, LoKr
 # and AdaLoRA's updates are products of three or four: far out attention turns so steep that
 # rounding to bf16 is all that is left.
-GROWTH = {"adalora": 16, "ia3": 32, "loha": 16, "lokr": 16}
+GROWTH = {"adalora": 16, "head": 16, "ia3": 32, "loha": 16, "lokr": 16}
 
 
 def attached(folder: Path, spec: MethodSpec, precision: str, architecture: str) -> LanguageModel:
@@ -151,7 +151,7 @@ def check_merge(tuned: LanguageModel, spec: MethodSpec) -> None:
     learned = trainable(tuned.model)
     before_training = {name: value.detach().clone() for name, value in learned.items()}
     train_steps(tuned, spec, 3)
-    if spec.export:  # an adapter: what it learned can grow and the base stays what it is
+    if spec.export or spec.name in GROWTH:  # what it learned can grow; the base stays what it is
         growth = GROWTH.get(spec.name, 64)
         for name, value in learned.items():
             value.data += (growth - 1) * (value.data - before_training[name])

@@ -147,7 +147,6 @@ def test_an_unseen_workbook_becomes_a_model_that_writes(browser: Browser, tmp_pa
         press(page, "Prepare")
         expect(page.get_by_role("button", name="Next: plan")).to_be_visible(timeout=_LONG)
         press(page, "Next: plan")
-        choose_epochs(page, 1)
         press(page, "Next: train")
         press(page, "Start training")
         expect(page.get_by_role("button", name="Stop and save")).to_be_visible(timeout=60_000)
