@@ -135,6 +135,7 @@ def visit(
     page.on("request", lambda request: note(request.url))
     page.on("pageerror", lambda error: seen.errors.append(str(error)))
     page.goto(address)
+    page.wait_for_url(lambda url: "key=" not in url)  # else what follows meets this navigation
     try:
         yield page, seen
     finally:
