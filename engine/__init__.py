@@ -14,7 +14,7 @@ In the order in which things happen:
     layer_values.py     a number for some layers, another for the rest
     layers.py           finding and exchanging linear layers
     quantise.py         linear layers in 4 bits
-    quantisers.py       8 and 4 bits, written to be read, and the errors they make
+    reference_quantisers.py  8 and 4 bits, written to be read, and the errors they make
     method.py           what a tuning method is
     methods/            one file per method
     lora_adapter.py     a LoRA adapter of the `peft` library in our words

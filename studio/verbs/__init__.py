@@ -31,9 +31,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (upload, prepare, plan, fetch, train, sweep, compare, publish, predict, serve, demo):
+for command in (
+    upload, prepare, plan, fetch, train, sweep, compare, publish, predict, quantised, serve, demo,
+):  # fmt: skip
     app.command()(verb(command))
-app.command()(verb(quantised))
 app.command("try")(verb(try_prompt))
 app.command("open")(verb(open_page))
 jobs = typer.Typer(

@@ -40,6 +40,8 @@ def inside(
     if json:
         say_json(found)
         return
+    if to is not None:
+        say(f"Written to {to}")
     _show_layers(found["layers"])
     _show_prompt(found["prompt"])
     if not found["layers"] and not found["prompt"]:

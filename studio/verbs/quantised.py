@@ -32,7 +32,7 @@ def quantised(
 ) -> None:
     """Show what 8 and 4 bits would do to each layer of a base."""
     from engine.base_model import load_base, locate_base  # noqa: PLC0415
-    from engine.quantisers import layer_errors  # noqa: PLC0415
+    from engine.reference_quantisers import layer_errors  # noqa: PLC0415
 
     base = fetched(Home(), base, revision)
     with err.status("Quantising one layer after the other"):
@@ -44,6 +44,8 @@ def quantised(
     if json:
         say_json(found)
         return
+    if to is not None:
+        say(f"Written to {to}")
     ways = list(layers[0]["errors"])
     rows = [
         (layer["path"], *(f"{100 * layer['errors'][way]:.2f}" for way in ways))
@@ -52,5 +54,3 @@ def quantised(
     left_out = len(layers) - len(rows)
     note = f"{left_out} more layers; --to writes all of them." if left_out else ""
     say_table("Error of each layer's output, in per cent", ("layer", *ways), rows, note=note)
-    if to is not None:
-        say(f"Written to {to}")

@@ -92,7 +92,7 @@ def errors_view(layers: Sequence[Found]) -> Markup:
     """Show what quantising does to each layer.
 
     Args:
-        layers: each a `LayerErrors` of `engine/quantisers.py`, as JSON; at least one.
+        layers: each a `LayerErrors` of `engine/reference_quantisers.py`, as JSON; at least one.
 
     Returns:
         A picture and its table.

@@ -203,9 +203,11 @@ def test_the_verb_shows_both_answers(tmp_path: Path, monkeypatch: pytest.MonkeyP
     recipe = {"template": TEMPLATES["classification"], "mapping": {"fields": {"text": "text"}}}
     text = PrepRecipe.model_validate(recipe).to_json()
     (home / "datasets" / "ds-1" / "recipe.json").write_text(text, encoding="utf-8")
-    shown = tried("where is my parcel, mail jo@example.org", "--run", "train-1")
+    shown = tried("where is my parcel, mail jo@example.org")
     assert shown.exit_code == 0, shown.stderr
     assert "Base, task described:" in shown.stdout and "How likely each label is" in shown.stdout
+    found = json.loads(tried("where is it", "--run", "train-1", "--json").stdout)
+    assert found["run"] == "train-1" and len(found["tuned"]["labels"]) == 3
     for arguments, words in (
         (("a", "--field", "colour"), "missing its value"),
         (("a", "--field", "text=b"), "no field left for the text"),

@@ -128,7 +128,7 @@ def nf4(x: Tensor, block_size: int = NF4_BLOCK_SIZE, *, is_double: bool = False)
     """
     grouped = _grouped(x, block_size)
     largest = grouped.abs().amax(dim=1, keepdim=True)
-    levels = torch.tensor(nf4_levels(), dtype=grouped.dtype)
+    levels = torch.tensor(nf4_levels(), dtype=grouped.dtype, device=grouped.device)
     middles = (levels[1:] + levels[:-1]) / 2
     nearest = levels[torch.bucketize(grouped / _nonzero(largest), middles)]
     if is_double:
@@ -224,12 +224,14 @@ def layer_errors(language_model: LanguageModel, text: str) -> Iterator[LayerErro
         The errors of every linear layer inside the blocks, in module order.
 
     Raises:
-        ModelError: there is no token in the text.
+        ModelError: there is no token in the text, or no linear layer in the model.
     """
     ids = language_model.encode(text)[: min(MOST_TOKENS, language_model.context_tokens)]
     if not ids:
         raise ModelError("The text has no tokens", fix="Give a sentence")
     layers = list(linear_layers(language_model.model))
+    if not layers:
+        raise ModelError("This base has no linear layers", fix="Choose another base")
     came_in: dict[str, Tensor] = {}
 
     def keep(path: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -238,7 +240,8 @@ def layer_errors(language_model: LanguageModel, text: str) -> Iterator[LayerErro
     hooks = [layer.module.register_forward_pre_hook(partial(keep, layer.path)) for layer in layers]
     try:
         language_model.model.eval()
-        language_model.model(torch.tensor([ids]), use_cache=False)
+        device = language_model.model.device
+        language_model.model(torch.tensor([ids], device=device), use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,11 +6,11 @@ from pathlib import Path
 import bitsandbytes.functional
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine.layers import linear_layers
 from engine.quantise import NF4Linear
-from engine.quantisers import (
+from engine.reference_quantisers import (
     WAYS,
     Groups,
     Quantised,
@@ -122,6 +122,13 @@ def test_every_layer_of_a_model_is_looked_at(tmp_path: Path, architecture: str) 
     assert hooks == [len(module._forward_pre_hooks) for module in model.model.modules()]
     with pytest.raises(ModelError, match="no tokens"):
         list(layer_errors(model, ""))
+
+
+def test_a_base_without_layers_is_refused(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path, "llama")
+    model.model.model.layers = nn.ModuleList()
+    with pytest.raises(ModelError, match="no linear layers"):
+        list(layer_errors(model, "a text"))
 
 
 def test_every_way_is_compared() -> None:
