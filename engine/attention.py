@@ -1,10 +1,11 @@
 """Attention over packed rows: examples lie behind each other in one row, and none sees another.
 
-Rows of like lengths are laid side by side in a grid, so that each product is one batched matrix
-product, which trains much faster on processors than the fused kernel's backward pass. Nothing is
-kept for the backward pass but the packed tensors and the attention weights of short rows; long
-rows are attended to block by block, each block only with what stands before it, and again in the
-backward pass (Dao et al. 2022, arXiv 2205.14135).
+Rows of one length, and short ones, are laid side by side in a grid, so that each product is one
+batched matrix product, which trains much faster on processors than the fused kernel's backward
+pass; a row that is alone is read where it lies. Nothing is kept for the backward pass but the
+packed tensors and the attention weights of short rows; long rows are attended to block by block,
+each block only with what stands before it, and again in the backward pass (Dao et al. 2022, arXiv
+2205.14135).
 
 Shapes: S tokens of all rows, H heads over G groups of n = H / G, D and E widths of a key and a
 value; in a grid R rows of T tokens.
@@ -13,7 +14,7 @@ value; in a grid R rows of T tokens.
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, groupby
 from typing import Any, NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ from transformers import AttentionInterface
 PACKED_ROWS = "packed_rows"
 # What some models hand to their kernel and this one would leave out.
 _UNKNOWN_HERE = ("softcap", "s_aux", "position_bias")
-_LIKE_LENGTH_RATIO, _ALIKE_TOKENS = 0.8, 16
+_ALIKE_TOKENS = 32  # shorter rows share a grid: padding them costs less than another product
 _QUERIES_AT_ONCE = 384
 _LONG_ROW_TOKENS = 768
 
@@ -38,7 +39,7 @@ class _Run(NamedTuple):
 
 
 class _Grid(NamedTuple):
-    """Rows of like lengths side by side, padded on the right."""
+    """Rows side by side, padded on the right."""
 
     num_rows: int
     num_tokens: int
@@ -79,25 +80,29 @@ class PackedRows:
         self.starts = tuple(accumulate(self.lengths, initial=0))[:-1]
         self._biases: dict[tuple[Any, ...], Tensor] = {}
 
-    def bias(self, num_queries: int, num_keys: int, window: int, like: Tensor) -> Tensor:
+    def bias(
+        self, num_heads: int, num_queries: int, num_keys: int, window: int, like: Tensor
+    ) -> Tensor:
         """Make what hides the keys that a query must not see; the last query sees the last key.
 
         Args:
+            num_heads: n that share a key.
             num_queries: b.
             num_keys: w.
             window: keys that a query sees, itself included; 0: all before it.
             like: gives type and device.
 
         Returns:
-            (b, w), 0 where a query may look, else minus infinity.
+            (n b, w), 0 where a query may look, else minus infinity.
         """
-        key = (num_queries, num_keys, window, like.dtype)
+        key = (num_heads, num_queries, num_keys, window, like.dtype)
         if key not in self._biases:
             hidden = like.new_full((num_queries, num_keys), -math.inf)
             last = num_keys - num_queries
             bias = hidden.triu(last + 1)
             if window and num_keys > window:
                 bias = bias + hidden.tril(last - window)
+            bias = bias.repeat(num_heads, 1)
             if num_keys >= _LONG_ROW_TOKENS:  # cheap beside its block, and too large to keep
                 return bias
             self._biases[key] = bias
@@ -224,15 +229,15 @@ class _PackedAttention(torch.autograd.Function):
         mixed = _packed_like(query, value.shape[2], value)  # (H, S, E)
         for grid in rows.grids:
             queries, keys, values = (_lay(part, grid, len(key)) for part in (query, key, value))
-            answers = queries.new_empty(*queries.shape[:3], value.shape[2])  # (G R, n, T, E)
+            answers = []
             for block in _blocks(grid, window):
                 weights = _weights(queries, keys, block, rows, window, scale)
                 if not grid.is_long:
                     kept.append(weights)
                 seen = values[:, 0, block.first_key : block.end]
                 answer = torch.bmm(left_out.of(weights), seen)  # (G R, n b, E)
-                answers[:, :, block.start : block.end] = answer.unflatten(1, (-1, block.size))
-            _take_up(answers, grid, mixed)
+                answers.append(answer.unflatten(1, (-1, block.size)))
+            _take_up(_joined(answers), grid, mixed)
         ctx.save_for_backward(query, key, value, *kept)
         return mixed.transpose(0, 1)
 
@@ -249,7 +254,7 @@ class _PackedAttention(torch.autograd.Function):
         for grid in rows.grids:
             queries, keys, values = (_lay(part, grid, len(key)) for part in (query, key, value))
             upstream = _lay(gradient, grid, len(key))  # (G R, n, T, E)
-            of_query = torch.empty_like(queries)
+            of_queries: list[Tensor] = []
             of_key, of_value = _Sum(keys[:, 0]), _Sum(values[:, 0])
             for block in _blocks(grid, window):
                 weights = (
@@ -265,11 +270,10 @@ class _PackedAttention(torch.autograd.Function):
                 of_weights = torch.bmm(wanted, values[:, 0, seen].transpose(1, 2))
                 of_weights = left_out.again(of_weights)
                 of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-                of_scores.mul_(scale)
-                step = torch.bmm(of_scores, keys[:, 0, seen]).unflatten(1, (-1, block.size))
-                of_query[:, :, block.start : block.end] = step
-                of_key.add(seen, torch.bmm(of_scores.transpose(1, 2), asked))
-            laid = of_query, of_key.total[:, None], of_value.total[:, None]
+                step = _scaled_product(scale, of_scores, keys[:, 0, seen])
+                of_queries.append(step.unflatten(1, (-1, block.size)))
+                of_key.add(seen, _scaled_product(scale, of_scores.transpose(1, 2), asked))
+            laid = _joined(of_queries), of_key.total[:, None], of_value.total[:, None]
             for part, target in zip(laid, found, strict=True):
                 _take_up(part, grid, target)
         return (*found, None, None, None, None)
@@ -319,10 +323,9 @@ def _weights(
 ) -> Tensor:
     """Attention weights of one block: (G R, n b, w), softmax in fp32 inside the kernel."""
     asked = queries[:, :, block.start : block.end].flatten(1, 2)  # (G R, n b, D)
-    scores = torch.bmm(asked, keys[:, 0, block.first_key : block.end].transpose(1, 2))
-    by_head = scores.unflatten(1, (-1, block.size))
-    bias = rows.bias(block.size, block.end - block.first_key, window, scores)
-    torch.add(bias, by_head, alpha=scale, out=by_head)
+    seen = keys[:, 0, block.first_key : block.end].transpose(1, 2)  # (G R, D, w)
+    bias = rows.bias(queries.shape[1], block.size, seen.shape[2], window, asked)
+    scores = torch.baddbmm(bias, asked, seen, alpha=scale)
     return scores.softmax(dim=-1)
 
 
@@ -334,25 +337,41 @@ def _blocks(grid: _Grid, window: int) -> Iterator[_Block]:
 
 
 def _grids(lengths: Sequence[int]) -> Iterator[_Grid]:
-    """Cut the rows, in their order, where lengths become too different to share a grid."""
+    """Cut the rows, in their order, wherever the length changes, unless they are short."""
     runs: list[_Run] = []
-    first_row = offset = shortest = longest = 0
-    for length in (*lengths, 0):
-        shorter, longer = min(shortest or length, length), max(longest, length)
-        is_alike = shorter >= longer * _LIKE_LENGTH_RATIO or 0 < longer <= _ALIKE_TOKENS
-        if runs and not (length and is_alike):
-            yield _Grid(first_row, longest, tuple(runs))
-            runs, first_row, shorter, longer = [], 0, length, length
-        if runs and runs[-1].num_tokens == length:
-            runs[-1] = runs[-1]._replace(num_rows=runs[-1].num_rows + 1)
-        else:
-            runs.append(_Run(first_row, 1, length, offset))
-        first_row, offset, shortest, longest = first_row + 1, offset + length, shorter, longer
+    offset = 0
+    for length, alike in groupby(lengths):
+        num_rows = len(list(alike))
+        if runs and max(length, runs[-1].num_tokens) > _ALIKE_TOKENS:
+            yield _grid(runs)
+            runs = []
+        first_row = runs[-1].first_row + runs[-1].num_rows if runs else 0
+        runs.append(_Run(first_row, num_rows, length, offset))
+        offset += num_rows * length
+    if runs:
+        yield _grid(runs)
+
+
+def _grid(runs: list[_Run]) -> _Grid:
+    num_rows = sum(run.num_rows for run in runs)
+    return _Grid(num_rows, max(run.num_tokens for run in runs), tuple(runs))
+
+
+def _scaled_product(scale: float, left: Tensor, right: Tensor) -> Tensor:
+    return torch.baddbmm(left.new_zeros(()), left, right, beta=0, alpha=scale)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """Put the queries of all blocks, (G R, n, b, D), behind each other."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _lay(packed: Tensor, grid: _Grid, num_groups: int) -> Tensor:
     """Lay (H, S, D) side by side: (G R, n, T, D); padding is 0, so that it spoils nothing."""
     heads = packed.unflatten(0, (num_groups, -1))  # (G, n, S, D)
+    if grid.num_rows == 1:  # as it lies
+        alone: Tensor = heads[:, :, grid.runs[0].offset :][:, :, : grid.num_tokens]
+        return alone
     shape = (num_groups, grid.num_rows, heads.shape[1], grid.num_tokens, packed.shape[2])
     laid = packed.new_zeros(shape) if grid.is_padded else packed.new_empty(shape)
     for run in grid.runs:

@@ -60,10 +60,11 @@ def test_each_row_attends_to_itself_alone(
         torch.testing.assert_close(one, other)
 
 
-def test_rows_of_like_length_share_a_grid() -> None:
-    rows = PackedRows((3, 3, 60, 61, 61, 70, 100, 100, 120))
-    assert [(grid.num_rows, grid.num_tokens) for grid in rows.grids] == [(2, 3), (4, 70), (3, 120)]
-    assert not rows.grids[0].is_padded and len(rows.grids[1].runs) == 3
+def test_short_rows_and_rows_of_one_length_share_a_grid() -> None:
+    rows = PackedRows((3, 3, 20, 60, 61, 61, 100))
+    shapes = [(grid.num_rows, grid.num_tokens) for grid in rows.grids]
+    assert shapes == [(3, 20), (1, 60), (2, 61), (1, 100)]
+    assert [grid.is_padded for grid in rows.grids] == [True, False, False, False]
 
 
 def test_products_stay_in_the_type_that_autocast_asks_for() -> None:

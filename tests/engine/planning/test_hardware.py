@@ -56,7 +56,18 @@ def test_fp32_products_stay_fp32(matmul_precision: None) -> None:
 def test_a_cpu_that_would_use_bf16_keeps_the_highest_precision(
     matmul_precision: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "AMD EPYC"})
+    monkeypatch.setattr(hardware, "_relative_error", lambda rows, width: 3e-7)
+    assert hardware.prepare_process().matmul_precision == "medium"
     monkeypatch.setattr(hardware, "_relative_error", lambda rows, width: 3e-3)
+    assert hardware.prepare_process().matmul_precision == "highest"
+
+
+def test_an_intel_cpu_keeps_the_library_that_is_faster_there(
+    matmul_precision: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "Intel Xeon"})
+    monkeypatch.setattr(hardware, "_relative_error", lambda rows, width: 3e-7)
     assert hardware.prepare_process().matmul_precision == "highest"
 
 
