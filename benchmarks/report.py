@@ -11,7 +11,7 @@ from benchmarks.account import BETWEEN, PRODUCTS
 from benchmarks.records import MEASURED, ROOT, Record, read_records
 from benchmarks.results import Result, fastest_peer, results_of
 from benchmarks.turns import OURS
-from benchmarks.workload import ALPHA, MODELS, NUM_NEW_TOKENS, NUM_PROMPTS, RANK
+from benchmarks.workload import ALPHA, MODELS, NUM_NEW_TOKENS, NUM_PROMPTS, RANK, Case
 
 PAGE = ROOT / "docs" / "performance.md"
 TRIED = ROOT / "benchmarks" / "tried.md"
@@ -25,17 +25,17 @@ _LEAST_LINEARITY, _MOST_GROWTH = 0.9, 1.2
 _SMALL_CALL_MICROSECONDS = 20
 _HOW = f"""
 Every contestant is a process of its own. All of a case are in memory at once and take turns, so
-that each sees the same machine; a turn of training ends with a whole step after at least four
-seconds. Numbers are medians over turns, with the lowest and highest in brackets. Tokens are those
-of the text: padding and soft prompts are not counted, for anybody. Memory is the most that a
-process ever held, libraries included.
+that each sees the same machine; a turn of training ends with a whole step after at least
+{Case.turn_seconds:g} seconds. Numbers are medians over turns, with the lowest and highest in
+brackets. Tokens are those of the text: padding and soft prompts are not counted, for anybody.
+Memory is the most that a process ever held, libraries included.
 
 The rows are the same for all: 2,000 of a median of 60 + 20 tokens; batches of 8; random weights;
 AdamW at a constant rate; LoRA of rank {RANK} and alpha {ALPHA} on queries and values, a soft prompt
 of 20 tokens. Peers draw and pad as they do by themselves. `trl` runs without gradient
-checkpointing, packed and padding-free where the method allows it; the better one counts. The loss
-on held-out rows is computed by the same code for all, before the first step and after eight; where
-it differs, the row says so.
+checkpointing, packed or padding-free where the method allows it, as was faster with LoRA of the
+same model. The loss on held-out rows is computed by the same code for all, before the first step
+and after {Case.warm_steps}; where it differs, the row says so.
 
 Useful work is products alone: 2N a token forward and 2N backward, 2N more where all weights learn,
 causal attention, and the head only where a supervised token is predicted. The peak is that of the

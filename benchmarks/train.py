@@ -15,17 +15,18 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.models import model_folder
-from benchmarks.records import MODELS_FOLDER, finished, read_records, records_path, this_machine
+from benchmarks.records import MODELS_FOLDER, read_records, records_path, this_machine
 from benchmarks.turns import Contestant, measure, ours, peer
 from benchmarks.workload import LEARNING_RATES, MODELS, Case, Precision
 
 SERIES = ("main", "length", "batch", "data")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 _TOKENS_A_STEP = 4096  # in the series over lengths
-_LENGTHS, _QUICK_LENGTHS = (128, 256, 512, 1024, 2048, 4096), (128, 512, 1024)
-_BATCH_SIZES, _QUICK_BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64), (2, 8, 32)
+_LENGTHS, _QUICK_LENGTHS = (128, 512, 1024, 2048, 4096), (128, 512, 1024)
+_BATCH_SIZES, _QUICK_BATCH_SIZES = (1, 4, 16, 64), (2, 8, 32)
 _DATA_TOKENS, _QUICK_DATA_TOKENS = (10_000, 100_000, 1_000_000, 10_000_000), (10_000, 100_000)
 _SERIES_MODEL = "llama-15m"
+_DATA_MODEL = "tiny"  # so that ten million tokens take minutes, and handling them counts
 
 
 def choose_precision(model: str, how: dict[str, Any]) -> Precision:
@@ -41,29 +42,42 @@ def choose_precision(model: str, how: dict[str, Any]) -> Precision:
     case = Case("train", "precision", model, "lora", precision="fp32", **how)
     rivals = [ours(precision, f"ours {precision}") for precision in PRECISIONS]
     measure(case, rivals[1:], first=rivals[0])
-    records = read_records(records_path(this_machine()))
-    rates = {}
-    for record in records:
-        if record.case == vars(case):
-            for precision in PRECISIONS:
-                turns = record.contestants.get(f"ours {precision}", {}).get("turns")
-                if turns:
-                    rates[precision] = statistics.median(t["tokens"] / t["seconds"] for t in turns)
-    assert rates and "ours fp32" in finished(records, case), "our own trainer does not run"
-    return max(rates, key=lambda precision: rates[precision])
+    rates = _rates(case)
+    assert "ours fp32" in rates, "our own trainer does not run"
+    return max(PRECISIONS, key=lambda precision: rates.get(f"ours {precision}", 0.0))
 
 
-def rivals_of(method: str) -> list[Contestant]:
-    """List the peers, `trl` in each of its ways that could be its best.
+def rivals_of(case: Case) -> list[Contestant]:
+    """List the peers, `trl` in its best way: the one that was faster with LoRA of the same model.
 
     Args:
-        method: a soft prompt goes before every row, which packed rows have no place for.
+        case: a soft prompt goes before every row, which packed rows have no place for.
 
     Returns:
         The contestants.
     """
-    ways = ("padded",) if method == "prompt_tuning" else ("packed", "padding-free")
-    return [peer("peft"), *(peer(f"trl {way}") for way in ways)]
+    ways = ["trl packed", "trl padding-free"]
+    if case.method == "prompt_tuning":
+        ways = ["trl padded"]
+    elif (case.method, case.settings) != ("lora", "ours"):
+        rates = _rates(replace(case, method="lora", settings="ours"))
+        ways = [max(ways, key=lambda name: rates.get(name, 0.0))]
+    return [peer("peft"), *(peer(name) for name in ways)]
+
+
+def _rates(case: Case) -> dict[str, float]:
+    """Median tokens a second of everybody who was measured on a case's model and method."""
+    found = {}
+    for record in read_records(records_path(this_machine())):
+        measured = record.opened
+        if (measured.series, measured.model, measured.method, measured.settings) == (
+            case.series, case.model, case.method, case.settings
+        ):  # fmt: skip
+            for name, told in record.contestants.items():
+                turns = [turn for turn in told.get("turns", []) if "tokens" in turn]
+                if turns:
+                    found[name] = statistics.median(t["tokens"] / t["seconds"] for t in turns)
+    return found
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[Case, list[Contestant]]]:
@@ -78,7 +92,6 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Case, list[Contestant]]
     how = {
         "num_turns": options.turns,
         "turn_seconds": options.seconds,
-        "warm_steps": 4 if options.quick else 8,
     }
     models = dict.fromkeys([*options.models, _series_model(options)])
     chosen = {model: options.precision or choose_precision(model, how) for model in models}
@@ -86,8 +99,9 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Case, list[Contestant]]
         for model, method in itertools.product(options.models, options.methods):
             precision = "nf4" if method == "qlora" else chosen[model]
             case = Case("train", "main", model, method, precision=precision, **how)
-            yield case, rivals_of(method)
-            yield replace(case, settings="own"), rivals_of(method)
+            for settings in ("ours", "own"):
+                given = replace(case, settings=settings)
+                yield given, rivals_of(given)
     model = _series_model(options)
     case = Case("train", "", model, "lora", precision=chosen[model], **how)
     if "length" in options.series:
@@ -100,7 +114,8 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Case, list[Contestant]]
             yield replace(case, series="batch", batch_size=size), [peer("peft")]
     if "data" in options.series:
         for num_tokens in _QUICK_DATA_TOKENS if options.quick else _DATA_TOKENS:
-            yield replace(case, series="data", data_tokens=num_tokens, num_turns=1), []
+            given = replace(case, series="data", model=_DATA_MODEL, num_turns=1)
+            yield replace(given, data_tokens=num_tokens), []
 
 
 def _series_model(options: argparse.Namespace) -> str:
@@ -123,9 +138,9 @@ def main() -> None:
     options.models = options.models or (real[:1] if options.quick else real)
     options.methods = options.methods or list(LEARNING_RATES)
     options.turns = options.turns or (3 if options.quick else 5)
-    options.seconds = options.seconds or (1.5 if options.quick else 4.0)
+    options.seconds = options.seconds or (1.5 if options.quick else 2.5)
     MODELS_FOLDER.mkdir(parents=True, exist_ok=True)
-    for model in {*options.models, _series_model(options)}:
+    for model in {*options.models, _series_model(options), _DATA_MODEL}:
         model_folder(model, MODELS_FOLDER)
     for case, rivals in cases(options):
         is_account = case.series == "main" and case.settings == "ours"

@@ -23,7 +23,7 @@ NUM_VIRTUAL_TOKENS = 20
 RANK, ALPHA = 8, 16
 LEARNING_RATES = {"lora": 1e-3, "qlora": 1e-3, "prompt_tuning": 3e-2, "full": 1e-4}
 NUM_PROMPTS, NUM_NEW_TOKENS = 64, 32
-NUM_SHOTS, NUM_SCORED = 8, 200
+NUM_SHOTS, NUM_SCORED = 8, 48
 LABELS = (101, 202, 303)  # one token each, so that one look at a prompt is enough for all
 
 
@@ -67,7 +67,7 @@ MODELS = {
     "llama-15m": Shape("llama", 288, 768, 6, 6),
     "llama-60m": Shape("llama", 512, 1376, 8, 8, tied=False),
     "gpt2-124m": Shape("gpt2", 768, 3072, 12, 12, 50_257, context_tokens=1024),
-    "tiny": Shape("llama", 64, 128, 2, 2, 1024),  # to try the benchmark itself
+    "tiny": Shape("llama", 64, 128, 2, 2, 1024),  # for much data, and to try the benchmark itself
 }
 
 
@@ -109,8 +109,8 @@ class Case:
     row_tokens: int = 0
     data_tokens: int = 0
     num_turns: int = 5
-    turn_seconds: float = 4.0
-    warm_steps: int = 8
+    turn_seconds: float = 2.5
+    warm_steps: int = 5
 
     @property
     def shape(self) -> Shape:
