@@ -25,7 +25,7 @@ from engine.model_folder import (
 )
 from engine.packing import choose_fast_paths
 from engine.plan import Precision
-from engine.quantise import quantise_linear
+from engine.quantise import KINDS, quantise_linear
 from templates.errors import ModelError
 from templates.hub_address import check_hub_address
 
@@ -85,7 +85,7 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
         ModelError: the library cannot read the folder, or the tokenizer does not fit.
     """
     _config(folder)
-    # transformers keeps norms and embeddings in this type too; nf4 replaces the linear layers.
+    # transformers keeps norms and embeddings in this type too; fewer bits are for linear layers.
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     with _readable(folder):
         model = AutoModelForCausalLM.from_pretrained(
@@ -102,9 +102,9 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
     model.get_output_embeddings().register_forward_pre_hook(
         lambda head, inputs: (inputs[0].contiguous(),)
     )
-    if precision == "nf4":
+    if precision in KINDS:
         for layer in list(linear_layers(model)):
-            put_module(model, layer.path, quantise_linear(layer.module))
+            put_module(model, layer.path, quantise_linear(layer.module, precision))
         for parameter in model.parameters():  # else one small tensor keeps the whole file mapped
             parameter.data = parameter.data.clone()
     language_model = LanguageModel(model, tokenizer, precision)

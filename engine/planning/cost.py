@@ -199,7 +199,9 @@ def estimate(
             raise
         packed = False  # as the trainer will find out, too
         drawn, widest, activations = _at_once(plan, base, kept, virtual, packed)
-    memory = _memory(architecture, spec.optimizer, widest, activations, hardware)
+    memory = _memory(
+        architecture, spec.optimizer, widest, activations, hardware, plan.base.precision
+    )
     steps = num_steps(len(kept), plan.schedule, plan.limits.max_steps)
     per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
     evaluations = math.ceil(steps / steps_between_evaluations(len(kept), plan.schedule))
@@ -364,6 +366,7 @@ def _memory(
     widest: _MicroBatch,
     activations: int,
     hardware: Hardware,
+    precision: Precision,
 ) -> MemoryParts:
     learned = architecture.num_trainable
     gaps = _HEAP_GAPS_RATIO if hardware.device == "cpu" else 1.0
@@ -378,8 +381,7 @@ def _memory(
         optimizer_bytes=optimizer_bytes(learned, num_moments=optimizer.num_moments),
         activations_bytes=round(activations * gaps),
         logits_bytes=logits,
-        runtime_bytes=hardware.runtime_bytes
-        + (_NF4_LIBRARY_BYTES if architecture.quantised_linear else 0),
+        runtime_bytes=hardware.runtime_bytes + (_NF4_LIBRARY_BYTES if precision == "nf4" else 0),
     )
 
 

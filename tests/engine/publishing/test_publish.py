@@ -115,6 +115,7 @@ MERGED = [
         ("lora", "bf16", {}),
         ("full", "bf16", {}),
         ("qlora", "nf4", {}),
+        ("qlora", "int8", {}),
         ("qlora", "nf4", {"targets": "one"}),
         ("ia3", "fp32", {}),
         ("ia3", "nf4", {}),
