@@ -1,3 +1,4 @@
+import bitsandbytes.functional
 import pytest
 import torch
 from torch import nn
@@ -46,6 +47,15 @@ def test_int8_codes_are_those_of_the_reference() -> None:
     assert layer.codes[:7].abs().amax(1).eq(127).all() and not layer.codes[7].any()
     error = (layer.dequantised(torch.float32) - weight).norm() / weight.norm()
     assert 0.004 < error < 0.01
+
+
+def test_int8_codes_are_those_that_bitsandbytes_loads_a_base_with() -> None:
+    weight = torch.randn(48, 100, generator=torch.Generator().manual_seed(0))
+    codes, largest, _ = bitsandbytes.functional.int8_vectorwise_quant(weight)
+    layer = Int8Linear(weight, None)
+    apart = (layer.codes.int() - codes.int()).abs()
+    assert apart.max() <= 1 and apart.sum() <= 5  # where a weight lies between two codes
+    assert torch.allclose(layer.scales.view(-1) * 127, largest)
 
 
 def test_with_outliers_in_the_input_it_is_as_right_as_without() -> None:
