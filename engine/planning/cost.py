@@ -33,7 +33,7 @@ _NF4_LIBRARY_BYTES = 32 << 20
 # way it took 1.4 to 2.5 times as long.
 _TRAFFIC_PER_ACTIVATION_BYTE = 6.0
 _CALL_SECONDS_PER_LAYER = 1.5e-3
-_DECODED_WEIGHTS_PER_SECOND = 1e9  # NF4 to bf16 or fp32 (BENCH 2), by one core or two
+_DECODED_WEIGHTS_PER_SECOND = 1e9  # 8 or 4 bits to bf16 or fp32 (BENCH 2)
 _FAST_RATIO, _SLOW_RATIO = 0.8, 3.2
 _EPOCHS_DRAWN = 8  # the widest micro-batch changes little after so many draws
 _GIGABYTE = 1e9
