@@ -13,7 +13,7 @@ In the order in which things happen:
     attention.py        attention over packed rows, fast to train on processors
     layer_values.py     a number for some layers, another for the rest
     layers.py           finding and exchanging linear layers
-    quantise.py         linear layers in 4 bits
+    quantise.py         linear layers in 8 and 4 bits
     reference_quantisers.py  8 and 4 bits, written to be read, and the errors they make
     method.py           what a tuning method is
     methods/            one file per method

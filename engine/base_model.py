@@ -25,7 +25,7 @@ from engine.model_folder import (
 )
 from engine.packing import choose_fast_paths
 from engine.plan import Precision
-from engine.quantise import quantise_linear
+from engine.quantise import KINDS, quantise_linear
 from templates.errors import ModelError
 from templates.hub_address import check_hub_address
 
@@ -85,16 +85,10 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
         ModelError: the library cannot read the folder, or the tokenizer does not fit.
     """
     _config(folder)
-    # transformers keeps norms and embeddings in this type too; nf4 replaces the linear layers.
+    # transformers keeps norms and embeddings in this type too; fewer bits are for linear layers.
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     with _readable(folder):
-        model = AutoModelForCausalLM.from_pretrained(
-            folder.path,
-            dtype=dtype,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
+        model = _open(folder.path, dtype)
     tokenizer = _load_tokenizer(folder, int(model.config.vocab_size))
     model.requires_grad_(False)
     model.eval()
@@ -102,13 +96,35 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
     model.get_output_embeddings().register_forward_pre_hook(
         lambda head, inputs: (inputs[0].contiguous(),)
     )
-    if precision == "nf4":
+    if precision in KINDS:
         for layer in list(linear_layers(model)):
-            put_module(model, layer.path, quantise_linear(layer.module))
+            put_module(model, layer.path, quantise_linear(layer.module, precision))
         for parameter in model.parameters():  # else one small tensor keeps the whole file mapped
             parameter.data = parameter.data.clone()
     language_model = LanguageModel(model, tokenizer, precision)
     return replace(language_model, paths=choose_fast_paths(language_model))
+
+
+def read_again(model: Any) -> Any:
+    """Open the files that a quantised base came from once more, with nothing quantised.
+
+    Args:
+        model: of a `LanguageModel` that `load_base` made, with or without a method.
+
+    Returns:
+        The base with the weights that were quantised, in bf16, and no method.
+
+    Raises:
+        ModelError: the files are gone.
+    """
+    path = Path(model.name_or_path)
+    if not path.is_dir():
+        raise ModelError(
+            "The files of the base are gone",
+            where=path.name,
+            fix="Put the folder back to where it was",
+        )
+    return _open(path, torch.bfloat16)
 
 
 def load_skeleton(folder: BaseFolder) -> Any:
@@ -148,6 +164,12 @@ def load_reader(folder: BaseFolder) -> LanguageModel:
     """
     skeleton = load_skeleton(folder)
     return LanguageModel(skeleton, _load_tokenizer(folder, int(skeleton.config.vocab_size)))
+
+
+def _open(path: Path, dtype: torch.dtype) -> Any:
+    return AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+    )
 
 
 def _skeleton(config: Any) -> Any:

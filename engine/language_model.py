@@ -56,7 +56,7 @@ class LanguageModel:
     Attributes:
         model: a transformers causal language model.
         tokenizer: its fast tokenizer.
-        precision: how the frozen weights are held; bf16 and nf4 compute under bf16 autocast.
+        precision: how the frozen weights are held; all but fp32 compute under bf16 autocast.
         num_virtual_tokens: P learned positions read before every input; 0 for most methods.
         paths: ways of training it faster that were proven on it.
         stem: what its frozen lower blocks made of examples, to be read instead of running them.
@@ -163,7 +163,7 @@ class LanguageModel:
         return self.virtual_token_ids + self.opening_ids() + self.encode(rendered.context)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Choose the compute type: bf16 for bf16 and nf4 weights, else plain fp32.
+        """Choose the compute type: plain fp32 for fp32 weights, else bf16.
 
         Returns:
             A context manager around forward passes.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from engine.layer_values import is_called
-from engine.quantise import NF4Linear, dequantise_linear
+from engine.quantise import QuantisedLinear, dequantise_linear
 from templates.errors import PlanError
 
 ALL_LINEAR = "all-linear"
@@ -37,7 +37,7 @@ def linear_layers(model: Any) -> Iterator[LinearLayer]:
     for path, module in model.named_modules():
         if module is head:
             continue
-        if isinstance(module, nn.Linear | NF4Linear):
+        if isinstance(module, nn.Linear | QuantisedLinear):
             yield LinearLayer(path, module, module.in_features, module.out_features)
         elif isinstance(module, Conv1D):
             rows, columns = module.weight.shape  # Conv1D holds (D_in, D_out)
@@ -239,12 +239,12 @@ def device_of(layer: nn.Module) -> torch.device:
     """Say where a linear layer's weight lies, so that what is learned beside it can lie there too.
 
     Args:
-        layer: nn.Linear, Conv1D or NF4Linear.
+        layer: nn.Linear, Conv1D or QuantisedLinear.
 
     Returns:
         The device.
     """
-    weight = layer.codes if isinstance(layer, NF4Linear) else layer.weight
+    weight = layer.codes if isinstance(layer, QuantisedLinear) else layer.weight
     assert isinstance(weight, Tensor)
     return weight.device
 
@@ -253,24 +253,24 @@ def as_plain(layer: Any) -> Any:
     """Give a layer whose weight can be changed by a merge.
 
     Args:
-        layer: nn.Linear, Conv1D or NF4Linear.
+        layer: nn.Linear, Conv1D or QuantisedLinear.
 
     Returns:
-        The layer itself; of a 4-bit one a plain fp32 layer that computes the same.
+        The layer itself; of a quantised one a plain fp32 layer that computes the same.
     """
-    return dequantise_linear(layer, torch.float32) if isinstance(layer, NF4Linear) else layer
+    return dequantise_linear(layer, torch.float32) if isinstance(layer, QuantisedLinear) else layer
 
 
 def weight_of(base: Any) -> Tensor:
     """Look at the frozen weight of a layer of any kind.
 
     Args:
-        base: nn.Linear, Conv1D or NF4Linear.
+        base: nn.Linear, Conv1D or QuantisedLinear.
 
     Returns:
-        (D_out, D_in); of a 4-bit layer decoded to fp32.
+        (D_out, D_in); of a quantised layer decoded to fp32.
     """
-    if isinstance(base, NF4Linear):
+    if isinstance(base, QuantisedLinear):
         return base.dequantised(torch.float32)
     weight: Tensor = base.weight.detach()
     return weight.T if isinstance(base, Conv1D) else weight
@@ -280,7 +280,7 @@ def is_transposed(layer: nn.Module) -> bool:
     """Say whether the model holds a layer's weight as (D_in, D_out), the way GPT-2 does.
 
     Args:
-        layer: nn.Linear, Conv1D or NF4Linear.
+        layer: nn.Linear, Conv1D or QuantisedLinear.
 
     Returns:
         True where it does.
@@ -292,11 +292,11 @@ def with_update(layer: Any, update: Tensor) -> Any:
     """Add a learned update to a layer's weight, in place: W <- W + update.
 
     Args:
-        layer: nn.Linear, Conv1D or NF4Linear.
+        layer: nn.Linear, Conv1D or QuantisedLinear.
         update: (D_out, D_in), added in fp32 and rounded once.
 
     Returns:
-        The layer; of a 4-bit one a plain fp32 layer.
+        The layer; of a quantised one a plain fp32 layer.
     """
     plain = as_plain(layer)
     weight = plain.weight.data

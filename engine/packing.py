@@ -20,7 +20,7 @@ from engine.language_model import FastPaths, LanguageModel
 from engine.loss import supervised_logits
 
 # Of the root mean square of the logits: rounding stays far below, reading other rows far above.
-_SAME_RATIO = {"fp32": 5e-5, "bf16": 0.03, "nf4": 0.03}
+_SAME_RATIO = {"fp32": 5e-5, "bf16": 0.03, "int8": 0.03, "nf4": 0.03}
 _ROWS = ((1, 5), (0, 9), (1, 6), (0, 6), (1, 7))  # which of two texts, and its first tokens
 _SMALL_WINDOW = 4
 _KNOWN_LAYERS = {"full_attention", "sliding_attention"}

@@ -12,7 +12,8 @@ from templates.errors import PlanError
 from templates.files import canonical_json, sha256_of_bytes
 from templates.values import Value, parse
 
-Precision = Literal["fp32", "bf16", "nf4"]
+Precision = Literal["fp32", "bf16", "int8", "nf4"]  # each takes less than the one before
+BITS: dict[Precision, int] = {"fp32": 32, "bf16": 16, "int8": 8, "nf4": 4}  # a weight
 ScheduleShape = Literal["cosine", "linear", "constant"]
 SIMPLE: dict[str, Any] = {"simple": True}  # in a schema: a newcomer may want to change this field
 

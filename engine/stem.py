@@ -27,7 +27,7 @@ from templates.memory import memory_bytes
 
 _SHARE_OF_FREE_MEMORY = 0.25  # the rest is for the steps
 _SHARE_OF_FREE_DISK = 0.5
-_SAME_RATIO = {"fp32": 1e-5, "bf16": 0.02, "nf4": 0.02}  # of the root mean square
+_SAME_RATIO = {"fp32": 1e-5, "bf16": 0.02, "int8": 0.02, "nf4": 0.02}  # of the root mean square
 _PROOF_LENGTHS = (3, 5, 9)
 
 

@@ -35,7 +35,7 @@ from engine.language_model import LanguageModel
 from engine.method import attach_method, load_trained, parse_options
 from engine.methods import get_method
 from engine.plan import TrainPlan
-from engine.quantise import NF4Linear
+from engine.quantise import QuantisedLinear
 from engine.runs import open_planned_base
 from templates.dataset import Dataset, read_dataset, read_split
 from templates.errors import DataError, PlanError, RunError
@@ -216,7 +216,7 @@ def tuned_twin(
     }
     shared |= {id(buffer): buffer for buffer in base.model.buffers()}
     for module in base.model.modules():
-        if isinstance(module, NF4Linear):
+        if isinstance(module, QuantisedLinear):
             shared |= {id(module.codes): module.codes, id(module.scales): module.scales}
     twin = copy.deepcopy(base.model, shared)  # what is in `shared` is taken instead of copied
     for name, parameter in twin.named_parameters():

@@ -114,7 +114,7 @@ class AdaLoraLinear(LoraLinear):
         """Put an update beside a layer; values come from `initialise`.
 
         Args:
-            layer: nn.Linear, Conv1D or NF4Linear, with D_in and D_out.
+            layer: nn.Linear, Conv1D or QuantisedLinear, with D_in and D_out.
             update: rank, alpha, scale and dropout.
         """
         super().__init__(layer, update)

@@ -30,7 +30,7 @@ from engine.layers import (
 )
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
-from engine.quantise import NF4Linear
+from engine.quantise import QuantisedLinear
 from templates.errors import PlanError
 
 ALL = "all"
@@ -60,7 +60,7 @@ class ShiftedLinear(nn.Module):
         """Begin without a shift.
 
         Args:
-            layer: nn.Linear, Conv1D or NF4Linear, with or without a bias.
+            layer: nn.Linear, Conv1D or QuantisedLinear, with or without a bias.
         """
         super().__init__()
         self.base: Any = layer.module
@@ -149,7 +149,7 @@ def merge(model: Any) -> None:
     """Write the learned biases into the layers: b <- b + s; a layer without one gets s.
 
     Where the architecture's own config can say that layers have biases, it does afterwards, and
-    the other layers that then have one get zeros. A 4-bit weight stays in 4 bits.
+    the other layers that then have one get zeros. A quantised weight stays one.
 
     Args:
         model: the model `attach` was called on.
@@ -161,7 +161,7 @@ def merge(model: Any) -> None:
             base.bias.data = (base.bias.float() + bias).to(base.bias.dtype)
         else:
             added.add(f"{path}.bias")
-            bias = bias if isinstance(base, NF4Linear) else bias.to(base.weight.dtype)
+            bias = bias if isinstance(base, QuantisedLinear) else bias.to(base.weight.dtype)
             base.bias = nn.Parameter(bias, requires_grad=False)
         put_module(model, path, base)
     for path, norm in modules_of(model, RebiasedNorm):

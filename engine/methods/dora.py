@@ -42,7 +42,7 @@ class DoraLinear(LoraLinear):
         """Put lengths and update beside a layer; values come from `initialise`.
 
         Args:
-            layer: nn.Linear, Conv1D or NF4Linear, with D_in and D_out.
+            layer: nn.Linear, Conv1D or QuantisedLinear, with D_in and D_out.
             update: rank, alpha, scale and dropout.
         """
         super().__init__(layer, update)
@@ -179,7 +179,7 @@ SPEC = replace(
     when_to_choose="When LoRA falls a little short, above all at low ranks. Training is slower; "
     "publish it as a merged model where the server knows plain LoRA only.",
     quality_place=21,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     attach=attach,
     initialise=initialise,
     export=export,

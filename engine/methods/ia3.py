@@ -58,7 +58,7 @@ class ScaledLinear(nn.Module):
         """Begin with ones, as the layer alone; on the meta device too.
 
         Args:
-            layer: nn.Linear, Conv1D or NF4Linear in its model.
+            layer: nn.Linear, Conv1D or QuantisedLinear in its model.
             scales_input: whether the input is scaled, as in an FFN; else the output.
         """
         super().__init__()

@@ -72,7 +72,7 @@ class HadamardLinear(nn.Module):
         """Put an update beside a layer; values come from `initialise`.
 
         Args:
-            layer: nn.Linear, Conv1D or NF4Linear in its model.
+            layer: nn.Linear, Conv1D or QuantisedLinear in its model.
             options: rank and alpha.
         """
         super().__init__()

@@ -100,7 +100,7 @@ class KroneckerLinear(nn.Module):
         """Put an update beside a layer; values come from `initialise`.
 
         Args:
-            layer: nn.Linear, Conv1D or NF4Linear in its model.
+            layer: nn.Linear, Conv1D or QuantisedLinear in its model.
             options: rank, alpha and how to factorise.
         """
         super().__init__()

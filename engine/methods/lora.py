@@ -165,7 +165,7 @@ class LoraLinear(nn.Module):
         """Put an update beside a layer; values come from `initialise`.
 
         Args:
-            layer: nn.Linear, Conv1D or NF4Linear, with D_in and D_out.
+            layer: nn.Linear, Conv1D or QuantisedLinear, with D_in and D_out.
             update: rank, alpha, scale and dropout.
         """
         super().__init__()
@@ -301,7 +301,7 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
 def merge(model: Any) -> None:
     """Fold what was learned into the weight, such as W <- W + (alpha / R) B A, and unwrap.
 
-    A 4-bit layer becomes a plain one that holds its decoded weight plus the update, which is
+    A quantised layer becomes a plain one that holds its decoded weight plus the update, which is
     exactly what was trained and measured.
 
     Args:

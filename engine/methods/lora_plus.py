@@ -52,7 +52,7 @@ SPEC = replace(
     when_to_choose="When LoRA learns too slowly on a large base, or the task is far from what the "
     "base knows. What it publishes is an ordinary LoRA adapter.",
     quality_place=24,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     optimizer_for=optimizer_for,
     import_peft=None,
 )

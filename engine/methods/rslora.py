@@ -77,7 +77,7 @@ SPEC = replace(
     when_to_choose="When LoRA gains nothing from a higher rank, and there are rows enough to fill "
     "one. At rank 8 it is LoRA with another scale.",
     quality_place=22,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     export=export,
     import_peft=partial(read_lora, kind="rslora"),
 )

@@ -37,7 +37,7 @@ def activation_bytes(
         config: the base's transformers config.
         spec: the method.
         options: its options.
-        precision: of the base; 4-bit layers keep what bf16 ones keep.
+        precision: of the base; quantised layers keep what bf16 ones keep.
         num_rows: examples.
         row_tokens: of each of them, soft prompt included.
         packed: whether they are packed into one row, as the trainer does where it can.

@@ -9,9 +9,10 @@ from torch import nn
 from engine.base_model import BaseFolder, load_skeleton
 from engine.layers import blocks_of, final_norm, linear_layers
 from engine.method import MethodOptions, MethodSpec, count_parameters, trainable
-from engine.plan import Precision
-from engine.quantise import BLOCK_SIZE
+from engine.plan import BITS, Precision
+from engine.quantise import BLOCK_SIZE, KINDS
 
+_SCALE_BYTES = 4  # fp32
 _SCALES_PER_BLOCK = 256  # double quantisation: one fp32 scale for so many 8-bit scales
 _NF4_TABLES_BYTES = 256 * 4 + 16 * 4 + 4  # of each layer: scale codes, NF4 levels, offset
 
@@ -30,7 +31,7 @@ class Architecture:
         learned_linear: weights of linear layers that learn, the method's own included.
         added_linear: weights of linear layers that the method adds. Both count multiplications a
             token, where a method's layer says how many (`products_per_token`).
-        quantised_linear: weights held in 4 bits.
+        quantised_linear: weights held in 8 or 4 bits.
         num_layers: blocks.
         num_stem_layers: the lowest of them, in and below which nothing learns.
         stem_linear: weights of their linear layers.
@@ -90,6 +91,12 @@ def look_at(
         for value in layer.module.parameters()
         if value.dim() > 1
     }
+    num_rows = {
+        id(value): layer.out_features
+        for layer in linear_layers(model)
+        for value in layer.module.parameters()
+        if value.dim() > 1
+    }
     spec.attach(model, options)
     learned = trainable(model)
     learned_ids = {id(value) for value in learned.values()}
@@ -106,7 +113,9 @@ def look_at(
         value.nbytes  # of the method's own: held as it makes them
         if id(value) not in base_parameters
         else frozen_weight_bytes(
-            value.numel(), "bf16" if precision == "nf4" and id(value) not in linear else precision
+            value.numel(),
+            "bf16" if precision in KINDS and id(value) not in linear else precision,
+            num_rows.get(id(value), 0),
         )
         for value in model.parameters()
         if id(value) not in learned_ids
@@ -136,7 +145,7 @@ def look_at(
             if value.dim() > 1 and id(value) not in base_parameters and id(value) not in tables
         )
         + more_products,
-        quantised_linear=sum(linear.values()) if precision == "nf4" else 0,
+        quantised_linear=sum(linear.values()) if precision in KINDS else 0,
         num_layers=int(config.num_hidden_layers),
         num_stem_layers=len(stem),
         stem_linear=sum(linear.get(id(value), 0) for block in stem for value in block.parameters()),
@@ -164,21 +173,25 @@ def _num_frozen(blocks: list[nn.Module]) -> int:
     return learning.index(True) if True in learning else 0
 
 
-def frozen_weight_bytes(num_weights: int, precision: Precision) -> int:
-    """Compute what one frozen tensor takes; at nf4 a linear layer's weight.
+def frozen_weight_bytes(num_weights: int, precision: Precision, num_rows: int = 0) -> int:
+    """Compute what one frozen tensor takes; at int8 and nf4 a linear layer's weight.
 
-    At nf4 a block of 64 weights is 32 bytes of codes and one 8-bit scale, 256 scales share an fp32
-    one: 4.127 bits a weight. Dettmers et al. 2023, arXiv 2305.14314, as engine.quantise stores it.
+    At int8 a row shares one fp32 scale. Dettmers et al. 2022, arXiv 2208.07339. At nf4 a block of
+    64 weights is 32 bytes of codes and one 8-bit scale, 256 scales share an fp32 one: 4.127 bits a
+    weight. Dettmers et al. 2023, arXiv 2305.14314. Both as engine.quantise stores them.
 
     Args:
         num_weights: how many.
         precision: how they are held.
+        num_rows: D_out, at int8.
 
     Returns:
         Bytes.
     """
+    if precision == "int8":
+        return num_weights + _SCALE_BYTES * num_rows
     if precision != "nf4":
-        return num_weights * (4 if precision == "fp32" else 2)
+        return num_weights * BITS[precision] // 8
     blocks = math.ceil(num_weights / BLOCK_SIZE)
-    scales = blocks + 4 * math.ceil(blocks / _SCALES_PER_BLOCK)
+    scales = blocks + _SCALE_BYTES * math.ceil(blocks / _SCALES_PER_BLOCK)
     return blocks * BLOCK_SIZE // 2 + scales + _NF4_TABLES_BYTES

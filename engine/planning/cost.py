@@ -33,7 +33,7 @@ _NF4_LIBRARY_BYTES = 32 << 20
 # way it took 1.4 to 2.5 times as long.
 _TRAFFIC_PER_ACTIVATION_BYTE = 6.0
 _CALL_SECONDS_PER_LAYER = 1.5e-3
-_DECODED_WEIGHTS_PER_SECOND = 1e9  # NF4 to bf16 or fp32 (BENCH 2), by one core or two
+_DECODED_WEIGHTS_PER_SECOND = 1e9  # 8 or 4 bits to bf16 or fp32 (BENCH 2)
 _FAST_RATIO, _SLOW_RATIO = 0.8, 3.2
 _EPOCHS_DRAWN = 8  # the widest micro-batch changes little after so many draws
 _GIGABYTE = 1e9
@@ -199,7 +199,9 @@ def estimate(
             raise
         packed = False  # as the trainer will find out, too
         drawn, widest, activations = _at_once(plan, base, kept, virtual, packed)
-    memory = _memory(architecture, spec.optimizer, widest, activations, hardware)
+    memory = _memory(
+        architecture, spec.optimizer, widest, activations, hardware, plan.base.precision
+    )
     steps = num_steps(len(kept), plan.schedule, plan.limits.max_steps)
     per_epoch = math.ceil(len(kept) / plan.schedule.batch_size)
     evaluations = math.ceil(steps / steps_between_evaluations(len(kept), plan.schedule))
@@ -364,6 +366,7 @@ def _memory(
     widest: _MicroBatch,
     activations: int,
     hardware: Hardware,
+    precision: Precision,
 ) -> MemoryParts:
     learned = architecture.num_trainable
     gaps = _HEAP_GAPS_RATIO if hardware.device == "cpu" else 1.0
@@ -378,8 +381,7 @@ def _memory(
         optimizer_bytes=optimizer_bytes(learned, num_moments=optimizer.num_moments),
         activations_bytes=round(activations * gaps),
         logits_bytes=logits,
-        runtime_bytes=hardware.runtime_bytes
-        + (_NF4_LIBRARY_BYTES if architecture.quantised_linear else 0),
+        runtime_bytes=hardware.runtime_bytes + (_NF4_LIBRARY_BYTES if precision == "nf4" else 0),
     )
 
 

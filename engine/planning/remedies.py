@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from engine.method import parse_options
 from engine.methods import all_methods, get_method
-from engine.plan import Precision, TrainPlan
+from engine.plan import BITS, TrainPlan
 from engine.planning.advice import Remedy
 from engine.planning.choices import EstimateRequest
 from engine.planning.estimate import CostEstimate, Hardware
@@ -15,8 +15,6 @@ from engine.planning.make_plan import plan_on
 from templates.errors import StudioError
 
 _KEPT_RATIOS = (0.99, 0.95, 0.9, 0.75, 0.5)  # shares of the examples that a shorter limit keeps
-_SMALLER: tuple[Precision, ...] = ("fp32", "bf16", "nf4")  # each takes less than the one before
-_HELD = {"bf16": "in 16 bits", "nf4": "in 4 bits"}
 _MOST_BASES = 3
 _SLACK_RATIO = 0.8
 
@@ -186,12 +184,10 @@ def _shorter(ground: Ground, request: EstimateRequest, plan: TrainPlan) -> Itera
 
 def _precisions(request: EstimateRequest) -> Iterator[_Change]:
     spec = get_method(request.method)
-    now = _SMALLER.index(request.precision or spec.precisions[0])
-    for precision in _SMALLER[now + 1 :]:
-        if precision in spec.precisions:
-            yield _Change(
-                f"Hold the base {_HELD[precision]} ({precision})", {"precision": precision}
-            )
+    now = BITS[request.precision or spec.precisions[0]]
+    for precision, bits in BITS.items():
+        if bits < now and precision in spec.precisions:
+            yield _Change(f"Hold the base in {bits} bits ({precision})", {"precision": precision})
 
 
 def _other_methods(request: EstimateRequest) -> Iterator[_Change]:

@@ -12,10 +12,12 @@ from typing import Any
 import yaml
 
 from engine.comparing.comparison import Comparison, Score, sentence
+from engine.plan import BITS
 from engine.publishing.publication import Form, PromptFormat, RunRecord, parity_sentence
 from engine.publishing.snippet import base_reference, usage_code
 from templates.dataset import SPLITS
 
+_BITS_OF_STOCK_BASES = 16
 _LICENCE_ID = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}")
 _LIBRARIES: dict[Form, str] = {"adapter": "peft", "merged": "transformers"}
 _RELATIONS: dict[Form, str] = {"adapter": "adapter", "merged": "finetune"}
@@ -192,16 +194,18 @@ def _limits(record: RunRecord) -> str:
         facts.append("The base names no licence: ask its makers before you pass this model on.")
     else:
         facts.append("The licence of the base applies to this model too.")
-    if record.plan.base.precision == "nf4" and record.form == "adapter":
+    held = record.plan.base.precision
+    bits = BITS[held]
+    if bits < _BITS_OF_STOCK_BASES and record.form == "adapter":
         facts.append(
-            "In training and measuring the base was held in 4 bits (NF4). On a base in fp32, fp16 "
-            "or bf16, as in the code above, outputs differ from those that were measured; "
-            "published merged, the model keeps them."
+            f"In training and measuring the base was held in {bits} bits ({held}). On a base in "
+            "fp32, fp16 or bf16, as in the code above, outputs differ from those that were "
+            "measured; published merged, the model keeps them."
         )
-    if record.plan.base.precision == "nf4" and record.form == "merged":
+    if bits < _BITS_OF_STOCK_BASES and record.form == "merged":
         facts.append(
-            "The base was held in 4 bits (NF4) in training and measuring; the weights here are "
-            "those 4-bit values, decoded, plus what was learned."
+            f"The base was held in {bits} bits ({held}) in training and measuring; the weights "
+            f"here are those {bits}-bit values, decoded, plus what was learned."
         )
     return _list(facts)
 

@@ -11,12 +11,12 @@ from engine.language_model import LanguageModel
 from engine.layers import put_module
 from engine.method import MethodSpec
 from engine.plan import Precision
-from engine.quantise import NF4Linear, dequantise_linear
+from engine.quantise import QuantisedLinear, dequantise_linear
 from templates.errors import RunError
 
 
 def hold_in_fp32(tuned: LanguageModel) -> LanguageModel:
-    """Widen what is held in bf16, which is exact; 4-bit layers stay and decode to fp32.
+    """Widen what is held in bf16, which is exact; quantised layers stay and decode to fp32.
 
     Args:
         tuned: the model; its weights are changed in place and may need twice the memory.
@@ -71,13 +71,13 @@ def write_merged(folder: Path, merged: LanguageModel, precision: Precision) -> L
 
 
 def make_plain(model: nn.Module) -> None:
-    """Decode the layers that are still held in 4 bits.
+    """Decode the layers that are still quantised.
 
     Args:
         model: a merged model; changed in place.
     """
     for path, layer in list(model.named_modules()):
-        if isinstance(layer, NF4Linear):
+        if isinstance(layer, QuantisedLinear):
             put_module(model, path, dequantise_linear(layer, torch.float32))
 
 

@@ -8,7 +8,7 @@ import gradio as gr
 from gradio.blocks import Block
 from gradio.components import Component
 
-from engine.plan import Limits, Schedule, TrainPlan
+from engine.plan import BITS, Limits, Schedule, TrainPlan
 from studio.pages.page import Page, Shell, hidden_field, piece
 from studio.pages.plan_desk import Desk
 from studio.projects import PlanChoices, Project
@@ -22,7 +22,7 @@ SEED = next(field for field in fields_of(TrainPlan.model_json_schema()) if field
 _PLACES = {"schedule": SCHEDULE, "limits": LIMITS}
 # They follow base and memory, so what they are if nobody says anything is in the plan alone.
 _DERIVED = ("learning_rate", "micro_batch_tokens")
-_PRECISIONS = {"fp32": "32 bits (fp32)", "bf16": "16 bits (bf16)", "nf4": "4 bits (nf4)"}
+_PRECISIONS = {name: f"{bits} bits ({name})" for name, bits in BITS.items()}
 _PRICE = Field(
     name="hourly_price", title="Price per hour",
     description="What an hour on this machine costs you, to see what the run costs. 0: nothing.",

@@ -1,7 +1,14 @@
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from engine.plan import Schedule
+from engine.plan import BITS, Precision, Schedule
+
+
+def test_precisions_go_from_many_bits_to_few() -> None:
+    assert tuple(BITS) == get_args(Precision)
+    assert list(BITS.values()) == sorted(BITS.values(), reverse=True)
 
 
 def test_plans_that_counted_examples_at_once_are_still_read() -> None:

@@ -27,7 +27,7 @@ from engine.planning.cost import (
     training_flops_per_token,
 )
 from engine.planning.estimate import CostEstimate, Hardware
-from engine.quantise import NF4Linear
+from engine.quantise import Int8Linear, NF4Linear, QuantisedLinear
 from engine.schedules import num_steps
 from engine.trainer import Training
 from tests.engine.combinations import in_all_combinations
@@ -114,6 +114,13 @@ def test_nf4_bytes_are_what_the_layer_holds(shape: tuple[int, int]) -> None:
     assert frozen_weight_bytes(shape[0] * shape[1], "nf4") == layer.num_bytes()
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (100, 70), (512, 640)])
+def test_int8_bytes_are_what_the_layer_holds(shape: tuple[int, int]) -> None:
+    layer = Int8Linear(torch.randn(shape), None)
+    assert frozen_weight_bytes(shape[0] * shape[1], "int8", shape[0]) == layer.num_bytes()
+    assert layer.num_bytes() == shape[0] * (shape[1] + 4)
+
+
 def test_nf4_takes_about_four_bits() -> None:
     bits = 8 * frozen_weight_bytes(4096 * 11008, "nf4") / (4096 * 11008)
     assert bits == pytest.approx(4.127, abs=0.001)
@@ -135,7 +142,7 @@ def test_counts_bytes_and_activations_are_those_of_the_real_model(
         if name not in learned
     )
     for layer in linear_layers(tuned.model):
-        if isinstance(layer.module, NF4Linear):
+        if isinstance(layer.module, QuantisedLinear):
             bias = layer.module.bias
             held += layer.module.num_bytes() - (0 if bias is None else bias.nbytes)
     assert seen.frozen_bytes == held

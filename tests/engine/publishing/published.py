@@ -21,6 +21,7 @@ from tests.engine.tiny import NEEDED, TEMPLATE, TICKETS, save_tiny
 LABELS = ("billing", "returns", "shipping")
 OPTIONS = NEEDED | {
     "lora": {"rank": 4},
+    "loftq": {"rank": 4},
     "qlora": {"rank": 4},
     "prompt_tuning": {"num_tokens": 5},
     "ptuning": {"num_tokens": 5},

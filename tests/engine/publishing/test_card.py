@@ -111,11 +111,16 @@ def test_training_is_told_in_full(record: RunRecord) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "words"),
-    [("adapter", "outputs differ from those"), ("merged", "those 4-bit values, decoded")],
+    ("precision", "form", "words"),
+    [
+        ("nf4", "adapter", "held in 4 bits (nf4). On a base in fp32"),
+        ("nf4", "merged", "those 4-bit values, decoded"),
+        ("int8", "adapter", "outputs differ from those"),
+        ("int8", "merged", "those 8-bit values, decoded"),
+    ],
 )
-def test_four_bits_are_mentioned(tmp_path: Path, form: str, words: str) -> None:
-    plan = finished_run(tmp_path, "qlora").plan
+def test_fewer_bits_are_mentioned(tmp_path: Path, precision: str, form: str, words: str) -> None:
+    plan = finished_run(tmp_path, "qlora", precision=precision).plan
     assert words in card_of(small_record(tmp_path / "lora", plan=plan, form=form))
 
 

@@ -115,6 +115,8 @@ MERGED = [
         ("lora", "bf16", {}),
         ("full", "bf16", {}),
         ("qlora", "nf4", {}),
+        ("qlora", "int8", {}),
+        ("loftq", "nf4", {}),
         ("qlora", "nf4", {"targets": "one"}),
         ("ia3", "fp32", {}),
         ("ia3", "nf4", {}),
@@ -253,7 +255,11 @@ def test_every_method_can_be_published(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "form", "fix"),
-    [("prompt_tuning", "merged", "as adapter"), ("full", "adapter", "as merged")],
+    [
+        ("prompt_tuning", "merged", "as adapter"),
+        ("full", "adapter", "as merged"),
+        ("loftq", "adapter", "as merged"),
+    ],
 )
 def test_a_form_that_the_method_lacks(tmp_path: Path, method: str, form: str, fix: str) -> None:
     with pytest.raises(PlanError, match=f"cannot be published as '{form}'.*{fix}"):
