@@ -20,6 +20,8 @@ NAMES = {
     "llama": ("q_proj", "down_proj"),
     "qwen3": ("q_proj", "down_proj"),
     "gpt2": ("c_attn", "c_proj"),
+    "phi3": ("qkv_proj", "gate_up_proj"),
+    "gpt_neox": ("query_key_value", "dense_4h_to_h"),
 }
 
 

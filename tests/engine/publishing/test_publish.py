@@ -72,6 +72,8 @@ WITH_PEFT = [
     for architecture in ARCHITECTURES
     if (method, architecture) not in NOT_IN_PEFT
 ]
+# One layer makes queries, keys and values; in GPT-NeoX head by head.
+WITH_PEFT += [("lora", "phi3"), ("lora", "gpt_neox"), ("ia3", "phi3"), ("lora", "qwen2_moe")]
 
 
 @pytest.mark.parametrize(("method", "architecture"), WITH_PEFT)
