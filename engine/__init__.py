@@ -18,6 +18,7 @@ In the order in which things happen:
     reference_quantisers.py  8 and 4 bits, written to be read, and the errors they make
     method.py           what a tuning method is
     methods/            one file per method
+    lora_experts.py     low-rank updates of experts
     lora_adapter.py     a LoRA adapter of the `peft` library in our words
     planning/           what a plan will cost, before it runs; what the model will read
     encode.py           example -> token ids and what the loss sees of them

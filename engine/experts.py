@@ -31,6 +31,19 @@ def experts_of(model: Any) -> list[tuple[str, Any]]:
     return [(path, module) for path, module in model.named_modules() if _is_plain(module)]
 
 
+def experts_per_token(config: Any) -> int:
+    """Say to how many experts a token is sent.
+
+    Args:
+        config: a transformers config.
+
+    Returns:
+        K, where the config says it in the usual word; else 1.
+    """
+    named = getattr(config, "num_experts_per_tok", None)
+    return named if isinstance(named, int) else 1
+
+
 def _is_plain(module: nn.Module) -> bool:
     weights = [getattr(module, name, None) for name in WEIGHTS]
     return (
