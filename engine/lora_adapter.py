@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from engine.experts import experts_of
@@ -116,6 +117,8 @@ def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
         if kind == "dora" and config.get("use_rslora"):
             alpha *= math.sqrt(rank)  # our DoRA divides by the rank itself
         _check_layer(linear.get(path), path, parts, rank, kind)
+        if kind in ("lora", "rslora"):
+            parts, rank, alpha = _fitted(linear[path], parts, rank, alpha, kind)
         own_ranks[path], own_alphas[path] = rank, alpha
         for part, tensor in parts.items():
             tensors[f"{path}.{part.removesuffix('.weight')}"] = tensor.float()
@@ -245,6 +248,25 @@ def _check_layer(
             raise _no_fit(f"A tensor has shape {has} instead of {wanted}", f"{path}.{part}")
         if not bool(parts[part].isfinite().all()):
             raise _no_fit("A tensor holds values that are no numbers", f"{path}.{part}")
+
+
+def _fitted(
+    layer: LinearLayer, parts: dict[str, Tensor], rank: float, alpha: float, kind: str
+) -> tuple[dict[str, Tensor], float, float]:
+    """Write an update whose rank is above the layer's width at the rank that it can have.
+
+    The library gives one rank to all layers, also to a gate of one output.
+    """
+    width = min(layer.in_features, layer.out_features)
+    if rank <= width:
+        return parts, rank, alpha
+    whole = parts["lora_B.weight"].float() @ parts["lora_A.weight"].float()  # (D_out, D_in)
+    narrow, wide = (
+        (whole, torch.eye(width)) if width == layer.out_features else (torch.eye(width), whole)
+    )
+    ratio = width / rank
+    fitted = {"lora_A.weight": narrow, "lora_B.weight": wide}
+    return fitted, width, alpha * (ratio if kind == "lora" else math.sqrt(ratio))
 
 
 def _number(value: object) -> float:
