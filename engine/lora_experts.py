@@ -1,7 +1,7 @@
 """Low-rank updates of experts that lie in 3-D weights: one for each expert.
 
 y = W_e x + s B_e A_e x for expert e, with W (E, D_out, D_in) frozen, A (E, R, D_in) and
-B (E, D_out, R) learned, B from zero. Only what the router sends to an expert passes its update, and
+B (D_out, R, E) learned, B from zero. Only what the router sends to an expert passes its update, and
 no updated weight is ever made. The `peft` library keeps the same numbers as A (E R, D_in) and
 B (D_out, R E), on "target_parameters".
 """
@@ -43,7 +43,7 @@ class ExpertUpdate(nn.Module):
         self.scale = scale
         self.products_per_token = num_chosen * rank * (narrow + wide)
         self.lora_A = nn.Parameter(torch.empty(num_experts, rank, narrow, device=weight.device))
-        self.lora_B = nn.Parameter(torch.zeros(num_experts, wide, rank, device=weight.device))
+        self.lora_B = nn.Parameter(torch.zeros(wide, rank, num_experts, device=weight.device))
 
     def forward(self, y: Tensor, x: Tensor, counts: Sequence[int]) -> Tensor:
         """Add the update to what the frozen weight gives.
@@ -57,7 +57,8 @@ class ExpertUpdate(nn.Module):
             (N, D_out).
         """
         between = linear_one_by_one(x.to(y.dtype), self.lora_A.to(y.dtype), counts)  # (N, R)
-        update = linear_one_by_one(between, self.lora_B.to(y.dtype), counts)
+        wide = self.lora_B.to(y.dtype).permute(2, 0, 1).contiguous()  # (E, D_out, R)
+        update = linear_one_by_one(between, wide, counts)
         return y.add(update, alpha=self.scale)
 
     def update(self) -> Tensor:
@@ -66,7 +67,7 @@ class ExpertUpdate(nn.Module):
         Returns:
             s B A, (E, D_out, D_in).
         """
-        return self.lora_B.detach() @ self.lora_A.detach() * self.scale
+        return self.lora_B.detach().permute(2, 0, 1) @ self.lora_A.detach() * self.scale
 
 
 class LoraExperts(nn.Module):
@@ -179,7 +180,7 @@ def peft_experts(model: Any) -> tuple[list[str], dict[str, Tensor]]:
         model: a trained model.
 
     Returns:
-        The paths of the weights, and tensors A (E R, D_in), B (D_out, R E) by name.
+        The paths of the weights, and by name A (E R, D_in), B (D_out, R E): views of the model's.
     """
     paths, tensors = [], {}
     for path, experts in modules_of(model, LoraExperts):
@@ -187,7 +188,7 @@ def peft_experts(model: Any) -> tuple[list[str], dict[str, Tensor]]:
             update = experts.update_of(name)
             paths.append(f"{path}.{name}")
             tensors[f"{place}.lora_A.weight"] = update.lora_A.detach().flatten(0, 1)
-            tensors[f"{place}.lora_B.weight"] = update.lora_B.detach().permute(1, 2, 0).flatten(1)
+            tensors[f"{place}.lora_B.weight"] = update.lora_B.detach().flatten(1)
     return paths, tensors
 
 
@@ -221,8 +222,6 @@ def read_experts(
                 return None
             place = f"{path}.updates.{name}"
             tensors[f"{place}.lora_A"] = a.float().view(num_experts, rank, narrow)
-            tensors[f"{place}.lora_B"] = (
-                b.float().view(wide, rank, num_experts).permute(2, 0, 1).contiguous()
-            )
+            tensors[f"{place}.lora_B"] = b.float().view(wide, rank, num_experts)
         taken |= {place for place in places.values() if place in found}
     return tensors if taken == found.keys() else None

@@ -148,6 +148,19 @@ def test_transformers_computes_what_we_measured(
     assert [file.name for file in publication.files] == MERGED_FILES
 
 
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+@pytest.mark.parametrize("architecture", ["mixtral", "qwen2_moe"])
+def test_tuned_experts_are_published_in_both_forms(
+    tmp_path: Path, architecture: str, form: str
+) -> None:
+    run = finished_run(tmp_path, "lora", architecture, targets=["all-linear", "experts"])
+    publish(run, tmp_path / "out", form=form)
+    ours = logits_of(load_run(run.plan, run.checkpoints))
+    out = tmp_path / "out"
+    model = in_peft(run, out) if form == "adapter" else AutoModelForCausalLM.from_pretrained(out)
+    assert torch.allclose(ours, logits_elsewhere(model.eval(), out), atol=1e-4)
+
+
 def test_the_adapter_has_exactly_these_keys_and_tensors(tmp_path: Path) -> None:
     run = finished_run(tmp_path, "lora", "gpt2", targets=["c_attn"])
     publish(run, tmp_path / "out")
