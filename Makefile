@@ -26,7 +26,8 @@ test: $(VENV)/.tools
 test-steps: $(VENV)/.tools
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m step
 
-# Every method in every precision on every architecture; `make test` covers each pair of these.
+# Every method in every precision on every architecture, and on every kind of model; `make test`
+# covers each pair of the former, and a part of the latter.
 test-matrix: $(VENV)/.tools
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m matrix
 

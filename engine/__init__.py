@@ -13,10 +13,12 @@ In the order in which things happen:
     attention.py        attention over packed rows, fast to train on processors
     layer_values.py     a number for some layers, another for the rest
     layers.py           finding and exchanging linear layers
+    experts.py          3-D weights of experts, found and applied
     quantise.py         linear layers in 8 and 4 bits
     reference_quantisers.py  8 and 4 bits, written to be read, and the errors they make
     method.py           what a tuning method is
     methods/            one file per method
+    lora_experts.py     low-rank updates of experts
     lora_adapter.py     a LoRA adapter of the `peft` library in our words
     planning/           what a plan will cost, before it runs; what the model will read
     encode.py           example -> token ids and what the loss sees of them

@@ -222,6 +222,12 @@ def _config(folder: BaseFolder) -> Any:
             where=folder.id,
             fix="Choose a causal language model such as Llama, GPT-2 or Qwen",
         )
+    if config.get_text_config() is not config:
+        raise ModelError(
+            f"{config.model_type!r} reads more than text, which cannot be tuned here",
+            where=folder.id,
+            fix="Choose a base of the same family that reads text alone",
+        )
     return config
 
 

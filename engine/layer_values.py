@@ -126,7 +126,7 @@ def unusual_values(values: Mapping[str, float]) -> dict[str, float]:
     Returns:
         Numbers by last part of the path where all layers of that name agree, else by path.
     """
-    usual = usual_value(values)
+    usual = usual_value(values) if values else 0
     by_name: dict[str, dict[str, float]] = {}
     for path, value in values.items():
         by_name.setdefault(path.rpartition(".")[2], {})[path] = value

@@ -47,6 +47,9 @@ def linear_layers(model: Any) -> Iterator[LinearLayer]:
 def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
     """Pick linear layers by the last part of their path, by more of it, or by all of it.
 
+    Layers of one output, as the gates of shared experts are, have no room for a factorised update:
+    they are not among all, and have to be named.
+
     Args:
         model: a transformers causal language model.
         targets: names such as "q_proj" or "layers.0.self_attn.q_proj", or "all-linear".
@@ -72,9 +75,12 @@ def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
             where="option targets",
             fix=f"Choose from {', '.join(sorted(names))}, or {ALL_LINEAR}",
         )
-    if ALL_LINEAR in targets:
-        return layers
-    return [layer for layer in layers if any(is_called(layer.path, target) for target in targets)]
+    return [
+        layer
+        for layer in layers
+        if (ALL_LINEAR in targets and layer.out_features > 1)
+        or any(is_called(layer.path, target) for target in targets)
+    ]
 
 
 def blocks_of(model: Any) -> tuple[str, list[nn.Module]]:

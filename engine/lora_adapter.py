@@ -8,10 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from engine.experts import experts_of
 from engine.layer_values import is_called, unusual_values, usual_value, value_for, write_values
 from engine.layers import LinearLayer, linear_layers
+from engine.lora_experts import EXPERTS, NESTED, read_experts
 from engine.method import PeftAdapter, PeftImport
 from templates.errors import ModelError
 
@@ -27,9 +30,10 @@ _PARTS = {
 _UNDERSTOOD = {
     "peft_type", "task_type", "peft_version", "inference_mode", "auto_mapping", "revision",
     "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora",
-    "rank_pattern", "alpha_pattern", "target_modules", "exclude_modules", "layers_to_transform",
-    "layers_pattern", "fan_in_fan_out", "init_lora_weights", "bias", "loftq_config", "eva_config",
-    "megatron_core", "qalora_group_size", "runtime_config", "velora_config",
+    "rank_pattern", "alpha_pattern", "target_modules", "target_parameters", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "fan_in_fan_out", "init_lora_weights", "bias",
+    "loftq_config", "eva_config", "megatron_core", "qalora_group_size", "runtime_config",
+    "velora_config",
 }  # fmt: skip
 _ALL_PARTS = sorted({part for parts in _PARTS.values() for part in parts})
 _OF_ADALORA = {
@@ -100,32 +104,56 @@ def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
     _check_settings(config)
     linear = {layer.path: layer for layer in linear_layers(model)}
     found = _by_layer(adapter.tensors)
+    of_experts = _take_experts(model, config, found)
     _check_targets(config, list(linear), found)
     usual_rank, usual_alpha = _number(config.get("r", 8)), _number(config.get("lora_alpha", 8))
     ranks, alphas = (_patterns(config, name) for name in ("rank_pattern", "alpha_pattern"))
     own_ranks: dict[str, float] = {}
     own_alphas: dict[str, float] = {}
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = dict(of_experts)
     for path, parts in found.items():
         rank = value_for(ranks, path, usual_rank)
         alpha = value_for(alphas, path, usual_alpha)
         if kind == "dora" and config.get("use_rslora"):
             alpha *= math.sqrt(rank)  # our DoRA divides by the rank itself
         _check_layer(linear.get(path), path, parts, rank, kind)
+        if kind in ("lora", "rslora"):
+            parts, rank, alpha = _fitted(linear[path], parts, rank, alpha, kind)
         own_ranks[path], own_alphas[path] = rank, alpha
         for part, tensor in parts.items():
             tensors[f"{path}.{part.removesuffix('.weight')}"] = tensor.float()
+    pairs = set(zip(own_ranks.values(), own_alphas.values(), strict=True))
+    if of_experts and pairs - {(usual_rank, usual_alpha)}:
+        raise _no_fit("Experts and linear layers differ in rank or alpha", "rank_pattern")
     names = {path.rpartition(".")[2] for path in found}
     every = {path for path in linear if path.rpartition(".")[2] in names}
     options = {
-        "rank": usual_value(own_ranks),
-        "alpha": usual_value(own_alphas),
+        "rank": usual_value(own_ranks) if own_ranks else usual_rank,
+        "alpha": usual_value(own_alphas) if own_alphas else usual_alpha,
         "dropout": config.get("lora_dropout", 0.0),
-        "targets": sorted(names if every == found.keys() else found),
+        "targets": sorted(names if every == found.keys() else found)
+        + ([EXPERTS] if of_experts else []),
         "rank_pattern": write_values(unusual_values(own_ranks)),
         "alpha_pattern": write_values(unusual_values(own_alphas)),
     }
     return PeftImport(options, tensors)
+
+
+def _take_experts(
+    model: Any, config: Mapping[str, Any], found: dict[str, dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Take what belongs to 3-D weights of experts out of what was found, in our words."""
+    targets = config.get("target_parameters") or []
+    paths = {path for path, _ in experts_of(model)}
+    own = {path: found.pop(path) for path in list(found) if path.removesuffix(NESTED) in paths}
+    if not own:
+        return {}
+    tensors = read_experts(model, targets, own, int(_number(config.get("r", 8))))
+    if tensors is None:
+        raise _no_fit("The updates of the experts do not fit this base", "target_parameters")
+    if not all(bool(value.isfinite().all()) for value in tensors.values()):
+        raise _no_fit("A tensor holds values that are no numbers", "target_parameters")
+    return tensors
 
 
 def _kind(config: Mapping[str, Any]) -> str:
@@ -220,6 +248,25 @@ def _check_layer(
             raise _no_fit(f"A tensor has shape {has} instead of {wanted}", f"{path}.{part}")
         if not bool(parts[part].isfinite().all()):
             raise _no_fit("A tensor holds values that are no numbers", f"{path}.{part}")
+
+
+def _fitted(
+    layer: LinearLayer, parts: dict[str, Tensor], rank: float, alpha: float, kind: str
+) -> tuple[dict[str, Tensor], float, float]:
+    """Write an update whose rank is above the layer's width at the rank that it can have.
+
+    The library gives one rank to all layers, also to a gate of one output.
+    """
+    width = min(layer.in_features, layer.out_features)
+    if rank <= width:
+        return parts, rank, alpha
+    whole = parts["lora_B.weight"].float() @ parts["lora_A.weight"].float()  # (D_out, D_in)
+    narrow, wide = (
+        (whole, torch.eye(width)) if width == layer.out_features else (torch.eye(width), whole)
+    )
+    ratio = width / rank
+    fitted = {"lora_A.weight": narrow, "lora_B.weight": wide}
+    return fitted, width, alpha * (ratio if kind == "lora" else math.sqrt(ratio))
 
 
 def _number(value: object) -> float:

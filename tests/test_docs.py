@@ -7,6 +7,7 @@ from docs.methods import README, with_table
 from docs.reliability import NOT_YET, PAGE, faults, page
 from engine.methods import all_methods
 from studio.verbs import app
+from tests.engine.architectures import KINDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,6 +16,11 @@ def test_the_method_table_is_fresh() -> None:
     text = README.read_text(encoding="utf-8")
     assert text == with_table(text), "run: python -m docs.methods"
     assert all(f"| `{name}` |" in text for name in all_methods())
+
+
+def test_the_kinds_of_model_in_the_readme_are_those_that_are_tested() -> None:
+    section = README.read_text(encoding="utf-8").split("### Kinds of model")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == ["model_type", *KINDS]
 
 
 def test_the_page_of_faults_is_fresh_and_leaves_none_out() -> None:

@@ -2,7 +2,8 @@
 
 y = W x + (alpha / R) B A x, with W (D_out, D_in) frozen, A (R, D_in), B (D_out, R) learned.
 B starts at zero, so the model starts as the base; merged, it costs nothing at inference. Rank and
-alpha can differ from layer to layer.
+alpha can differ from layer to layer. Experts that lie in 3-D weights learn where "experts" is among
+the chosen layers: W_e x + (alpha / R) B_e A_e x for expert e.
 Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685.
 
 The variants beside this file take from it what they do not change: their layers derive from
@@ -45,8 +46,17 @@ from engine.layers import (
     weight_of,
 )
 from engine.lora_adapter import PREFIX, read_lora
+from engine.lora_experts import (
+    EXPERTS,
+    LoraExperts,
+    draw_experts,
+    expert_weights,
+    peft_experts,
+    wrap_experts,
+)
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
 from engine.plan import SIMPLE, Schedule
+from templates.errors import PlanError
 
 LARGEST_RANK, LARGEST_ALPHA = 1024, 4096
 
@@ -76,7 +86,7 @@ class Options(MethodOptions):
         default=(ALL_LINEAR,),
         max_length=2000,
         title="Layers",
-        description='Names of linear layers such as q_proj, or "all-linear".',
+        description='Names of linear layers such as q_proj, or "all-linear"; "experts" for those.',
     )
     top_blocks: int = Field(
         default=0,
@@ -266,11 +276,18 @@ def attach(model: Any, options: Options, kind: type[LoraLinear] = LoraLinear) ->
         kind: of layer to wrap them in.
 
     Raises:
-        PlanError: no layer of that name, fewer blocks, or a rank above a layer's width.
+        PlanError: no layer of that name, fewer blocks, or a rank above a layer's width; experts
+            where there are none, or together with what they cannot have.
     """
-    layers = choose_layers(model, options.targets)
+    names = tuple(name for name in options.targets if name != EXPERTS)
+    weights = _experts(model, options, kind)
+    layers = choose_layers(model, names) if names or not weights else []
     if options.top_blocks:
-        layers = in_top_blocks(model, layers, options.top_blocks)
+        kept = in_top_blocks(model, [*layers, *weights], options.top_blocks)
+        layers, weights = ([one for one in part if one in kept] for part in (layers, weights))
+    for weight in weights:
+        check_rank(weight, options.rank)
+    wrap_experts(model, weights, options.rank, options.scale(options.alpha, options.rank))
     paths = [layer.path for layer in layers]
     check_names(parse_values(options.rank_pattern), paths, "rank_pattern")
     check_names(parse_values(options.alpha_pattern), paths, "alpha_pattern")
@@ -282,6 +299,22 @@ def attach(model: Any, options: Options, kind: type[LoraLinear] = LoraLinear) ->
         rank, alpha = ranks[layer.path], options.alpha_of(layer)
         update = Update(rank, alpha, options.scale(alpha, rank), options.dropout)
         put_module(model, layer.path, kind(layer, update))
+
+
+def _experts(model: Any, options: Options, kind: type[LoraLinear]) -> list[LinearLayer]:
+    """Find the weights of experts, if they are asked for."""
+    if EXPERTS not in options.targets:
+        return []
+    if kind is not LoraLinear or type(options).rank_of is not Options.rank_of:
+        problem, fix = "This method has no form for experts", "Choose lora, qlora or rslora"
+    elif options.rank_pattern or options.alpha_pattern or options.dropout:
+        problem = "Experts learn at one rank and alpha, without dropout"
+        fix = "Leave dropout, and ranks and alphas of single layers, out; or leave experts out"
+    elif not (found := expert_weights(model)):
+        problem, fix = "This base has no experts that could learn", "Leave experts out"
+    else:
+        return found
+    raise PlanError(problem, where="option targets", fix=fix)
 
 
 def initialise(language_model: LanguageModel, options: Options, generator: torch.Generator) -> None:
@@ -296,6 +329,17 @@ def initialise(language_model: LanguageModel, options: Options, generator: torch
         start = torch.empty(layer.lora_A.shape)
         nn.init.kaiming_uniform_(start, a=math.sqrt(5), generator=generator)
         layer.lora_A.data.copy_(start)
+    draw_experts(language_model.model, generator)
+
+
+def detach(model: Any) -> None:
+    """Put back what was wrapped.
+
+    Args:
+        model: the model `attach` was called on.
+    """
+    for kind in (LoraLinear, LoraExperts):
+        unwrap(model, kind)
 
 
 def merge(model: Any) -> None:
@@ -313,6 +357,8 @@ def merge(model: Any) -> None:
         own_way = merged.T if isinstance(base, Conv1D) else merged
         base.weight.data = own_way.to(base.weight.dtype).contiguous()
         put_module(model, path, base)
+    for path, experts in modules_of(model, LoraExperts):
+        put_module(model, path, experts.merge())
 
 
 def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
@@ -335,10 +381,12 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         tensors |= {f"{PREFIX}{path}.{name}": value.contiguous() for name, value in own.items()}
         ranks[path] = own["lora_A.weight"].shape[0]
         alphas[path] = layer.alpha * ranks[path] / layer.rank
+    parameters, of_experts = peft_experts(model)
+    tensors |= {f"{PREFIX}{name}": value.contiguous() for name, value in of_experts.items()}
     config = {
         "peft_type": "LORA",
-        "r": int(usual_value(ranks)),
-        "lora_alpha": usual_value(alphas),
+        "r": int(usual_value(ranks)) if ranks else options.rank,
+        "lora_alpha": usual_value(alphas) if alphas else options.alpha,
         "lora_dropout": options.dropout,
         "bias": "none",
         "fan_in_fan_out": any(is_transposed(layer.base) for _, layer in layers),
@@ -346,6 +394,7 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
         "use_dora": False,
         "init_lora_weights": True,
         **_targets(model, list(ranks), options.top_blocks),
+        **({"target_parameters": parameters} if parameters else {}),
     }
     patterns: dict[str, dict[str, float]] = {
         "rank_pattern": {path: int(rank) for path, rank in unusual_values(ranks).items()},
@@ -382,7 +431,7 @@ SPEC = MethodSpec(
     schedule=Schedule(learning_rate=2e-4, epochs=6),
     rate_at_width=4096,
     attach=attach,
-    detach=partial(unwrap, kind=LoraLinear),
+    detach=detach,
     when_to_choose="Begin with this one. It learns nearly as well as training everything, needs "
     "far less memory, and costs nothing when it answers.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),

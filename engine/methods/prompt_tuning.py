@@ -234,7 +234,7 @@ def prompt_config(model: Any, num_tokens: int) -> dict[str, Any]:
     config = model.config.get_text_config()
     return {
         "num_virtual_tokens": num_tokens,
-        "token_dim": config.hidden_size,
+        "token_dim": model.get_input_embeddings().weight.shape[1],  # some OPT project it
         "num_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_transformer_submodules": 1,

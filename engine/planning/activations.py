@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.batches import collate
 from engine.encode import Encoded
+from engine.experts import ONE_BY_ONE, experts_of
 from engine.language_model import FastPaths, LanguageModel
 from engine.loss import read_batch
 from engine.method import MethodOptions, MethodSpec, trainable
@@ -49,6 +50,8 @@ def activation_bytes(
     with FakeTensorMode():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
         model.requires_grad_(False)
+        if experts_of(model):  # the library's own products of experts refuse fake fp32 tensors
+            model.config._experts_implementation = ONE_BY_ONE
         spec.attach(model, options)
         for parameter in trainable(model).values():
             parameter.data = parameter.data.float()

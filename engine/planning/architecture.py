@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from engine.base_model import BaseFolder, load_skeleton
+from engine.experts import experts_of, experts_per_token
 from engine.layers import blocks_of, final_norm, linear_layers
 from engine.method import MethodOptions, MethodSpec, count_parameters, trainable
 from engine.plan import BITS, Precision
@@ -32,6 +33,8 @@ class Architecture:
         added_linear: weights of linear layers that the method adds. Both count multiplications a
             token, where a method's layer says how many (`products_per_token`).
         quantised_linear: weights held in 8 or 4 bits.
+        expert_weights: weights of experts in 3-D, which are never quantised; what a token passes
+            of them is among the linear layers' weights.
         num_layers: blocks.
         num_stem_layers: the lowest of them, in and below which nothing learns.
         stem_linear: weights of their linear layers.
@@ -50,6 +53,7 @@ class Architecture:
     learned_linear: int
     added_linear: int
     quantised_linear: int
+    expert_weights: int
     num_layers: int
     num_stem_layers: int
     stem_linear: int
@@ -97,6 +101,11 @@ def look_at(
         for value in layer.module.parameters()
         if value.dim() > 1
     }
+    experts = [weight for _, module in experts_of(model) for weight in module.parameters()]
+    products = linear | {
+        id(weight): weight.numel() * experts_per_token(model.config) // len(weight)
+        for weight in experts
+    }
     spec.attach(model, options)
     learned = trainable(model)
     learned_ids = {id(value) for value in learned.values()}
@@ -121,11 +130,11 @@ def look_at(
         if id(value) not in learned_ids
     )
     learned_linear = sum(
-        value.numel()
+        products.get(id(value), value.numel())
         for value in learned.values()
         if value.dim() > 1
         and id(value) not in tables
-        and (id(value) in linear or id(value) not in base_parameters)
+        and (id(value) in products or id(value) not in base_parameters)
     )
     more_products = _products_beyond_weights(model)
     config = model.config
@@ -137,7 +146,7 @@ def look_at(
         num_trainable=count_parameters(learned.values()),
         largest_learned=max((value.numel() for value in learned.values()), default=0),
         frozen_bytes=frozen_bytes,
-        frozen_linear=sum(size for key, size in linear.items() if key not in learned_ids),
+        frozen_linear=sum(size for key, size in products.items() if key not in learned_ids),
         learned_linear=learned_linear + more_products,
         added_linear=sum(
             value.numel()
@@ -146,9 +155,12 @@ def look_at(
         )
         + more_products,
         quantised_linear=sum(linear.values()) if precision in KINDS else 0,
+        expert_weights=sum(weight.numel() for weight in experts),
         num_layers=int(config.num_hidden_layers),
         num_stem_layers=len(stem),
-        stem_linear=sum(linear.get(id(value), 0) for block in stem for value in block.parameters()),
+        stem_linear=sum(
+            products.get(id(value), 0) for block in stem for value in block.parameters()
+        ),
         width=int(config.hidden_size),
         attention_width=num_heads * head_width,
         head_weights=head.numel(),

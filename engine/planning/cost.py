@@ -37,6 +37,7 @@ _DECODED_WEIGHTS_PER_SECOND = 1e9  # 8 or 4 bits to bf16 or fp32 (BENCH 2)
 _FAST_RATIO, _SLOW_RATIO = 0.8, 3.2
 _EPOCHS_DRAWN = 8  # the widest micro-batch changes little after so many draws
 _GIGABYTE = 1e9
+_MUCH = 0.5  # share of weights that is never quantised, from which it is said
 
 
 class ItemLength(NamedTuple):
@@ -189,6 +190,7 @@ def estimate(
     )
     blockers += [f"Validation: {sentence}" for sentence in more_blockers]
     warnings += [f"Validation: {sentence}" for sentence in more_warnings]
+    warnings += _experts_in_16_bits(architecture, plan.base.precision)
     if not kept:
         kept = [ItemLength(1, 1, 1)]
     packed = may_pack(architecture.config)
@@ -258,6 +260,16 @@ def estimate(
     return result.model_copy(
         update={"blockers": (*result.blockers, *_memory_blockers(result, plan, widest))}
     )
+
+
+def _experts_in_16_bits(architecture: Architecture, precision: Precision) -> list[str]:
+    """Say where 4 bits do little, because most weights are experts in 3-D."""
+    share = architecture.expert_weights / architecture.num_parameters
+    if precision != "nf4" or share < _MUCH:
+        return []
+    return [
+        f"The experts, {share:.0%} of all weights, stay in 16 bits: 4 bits hardly shrink this base"
+    ]
 
 
 @lru_cache(maxsize=64)  # a form is estimated again at every change, and few change this

@@ -51,10 +51,21 @@ PADDED: Mapping[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+# The kinds of model that the README promises, by the `model_type` of their config.
+KINDS = (
+    "llama", "qwen2", "qwen3", "mistral", "gemma3_text", "phi3", "gpt2", "gpt_neox", "opt", "bloom",
+    "falcon", "mixtral", "qwen2_moe", "qwen3_moe",
+)  # fmt: skip
+
+
+def random_config(model_type: str, **changes: Any) -> Any:
+    """The config of a tiny model of one kind."""
+    return AutoConfig.for_model(model_type, **{**PACKED, **PADDED}[model_type] | changes)
+
+
 def random_model(model_type: str, precision: Precision = "fp32", **changes: Any) -> LanguageModel:
     """A base as `load_base` would give it, without tokenizer and before anything is proven."""
-    settings = {**PACKED, **PADDED}[model_type] | changes
-    config = AutoConfig.for_model(model_type, vocab_size=VOCABULARY_SIZE, **settings)
+    config = random_config(model_type, **{"vocab_size": VOCABULARY_SIZE} | changes)
     torch.manual_seed(0)
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     model = AutoModelForCausalLM.from_config(config, dtype=dtype)

@@ -1,6 +1,7 @@
 """Adapters that the real `peft` made compute the same here, or are refused in words."""
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("kind", SETTINGS)
+@pytest.mark.parametrize(
+    ("kind", "architecture"),
+    [*product(SETTINGS, ARCHITECTURES), ("lora", "phi3"), ("lora", "gpt_neox")],
+)
 def test_what_peft_made_computes_the_same_here(
     tmp_path: Path, kind: str, architecture: str
 ) -> None:
@@ -59,6 +62,17 @@ def test_other_ways_of_choosing_layers(tmp_path: Path, settings: dict[str, Any])
     base = locate_base(str(tmp_path / "base"))
     ours = open_adapter(tmp_path / "adapter", base, "fp32").model
     assert torch.allclose(logits_of(ours), theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["lora", "rslora"])
+def test_a_rank_above_a_layers_width_is_brought_down_to_it(tmp_path: Path, scaled: bool) -> None:
+    """Where a shared expert has a gate of one output, the library gives it the rank of all."""
+    theirs = made_by_peft(tmp_path, "qwen2_moe", target_modules="all-linear", use_rslora=scaled)
+    base = locate_base(str(tmp_path / "base"))
+    ours = open_adapter(tmp_path / "adapter", base, "fp32").model
+    ranks = {path.rpartition(".")[2]: layer.rank for path, layer in modules_of(ours, LoraLinear)}
+    assert ranks["shared_expert_gate"] == 1 and ranks["q_proj"] == 4
+    assert torch.allclose(logits_of(ours), logits_of(theirs), atol=1e-4)
 
 
 def test_a_lora_opens_on_a_4_bit_base_too(tmp_path: Path) -> None:

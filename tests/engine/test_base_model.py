@@ -76,6 +76,7 @@ BAD = [
     (broken_header, "cannot be opened", "Download it again"),
     (truncated, "cannot be opened", "Download it again"),
     (change_config(model_type="t5"), "not a model that continues text", "causal language model"),
+    (change_config(model_type="gemma3"), "reads more than text", "reads text alone"),
     (change_config(model_type="unheard"), "config cannot be read", "part of transformers"),
     (deep_config, "no readable config.json", "complete Hugging Face model folder"),
     (big_tokenizer, "the model only 320", "belongs to this model"),

@@ -1,6 +1,6 @@
 import pytest
 
-from engine.layers import blocks_of, in_top_blocks, linear_layers
+from engine.layers import ALL_LINEAR, blocks_of, choose_layers, in_top_blocks, linear_layers
 from engine.method import attach_method, parse_options
 from engine.methods import get_method
 from templates.errors import PlanError
@@ -19,6 +19,16 @@ def test_the_blocks_hold_all_linear_layers(model_type: str) -> None:
     assert {layer.path.removeprefix(f"{path}.").split(".")[0] for layer in top} == {
         str(len(blocks) - 1)
     }
+
+
+def test_a_layer_of_one_output_is_tuned_only_where_it_is_named() -> None:
+    model = random_model("qwen2_moe").model
+    every = {layer.path for layer in linear_layers(model)}
+    chosen = {layer.path for layer in choose_layers(model, (ALL_LINEAR,))}
+    gates = {f"model.layers.{block}.mlp.shared_expert_gate" for block in (0, 1)}
+    assert every - chosen == gates
+    assert {layer.path for layer in choose_layers(model, ("shared_expert_gate",))} == gates
+    assert len(choose_layers(model, (ALL_LINEAR, "shared_expert_gate"))) == len(every)
 
 
 def test_only_the_top_blocks_learn_and_the_adapter_says_so() -> None:

@@ -1,4 +1,4 @@
-"""Tiny real models of three architectures, with a tokenizer, as ordinary model folders."""
+"""Tiny real models with a tokenizer, as ordinary model folders: three kinds most tests meet."""
 
 import copy
 import shutil
@@ -22,6 +22,7 @@ from engine.language_model import LanguageModel
 from engine.plan import Precision
 from templates.builtin import TEMPLATES
 from templates.example import Example
+from tests.engine.architectures import random_config
 
 VOCABULARY_SIZE = 320
 CONTEXT = 128
@@ -29,6 +30,8 @@ ARCHITECTURES = ("llama", "gpt2", "qwen3")
 TEMPLATE = TEMPLATES["classification"]
 # What a method cannot do without on these models: two of the three have no biases.
 NEEDED: dict[str, dict[str, object]] = {"bitfit": {"add_biases": True}}
+# A window that reaches from the answers of TICKETS, through two blocks, to their beginning.
+_WIDER = {"mistral": {"sliding_window": 32}}
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -68,6 +71,9 @@ def tiny_config(architecture: str) -> PreTrainedConfig:
             vocab_size=VOCABULARY_SIZE, n_positions=CONTEXT, n_embd=32, n_layer=2, n_head=4,
             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, **ends,
         )  # fmt: skip
+    if architecture not in ARCHITECTURES:
+        more = ends | _WIDER.get(architecture, {})
+        return random_config(architecture, vocab_size=VOCABULARY_SIZE, pad_token_id=0, **more)
     shape = dict(
         vocab_size=VOCABULARY_SIZE, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=CONTEXT,

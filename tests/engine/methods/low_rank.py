@@ -20,6 +20,11 @@ NAMES = {
     "llama": ("q_proj", "down_proj"),
     "qwen3": ("q_proj", "down_proj"),
     "gpt2": ("c_attn", "c_proj"),
+    "phi3": ("qkv_proj", "gate_up_proj"),
+    "gpt_neox": ("query_key_value", "dense_4h_to_h"),
+    "mixtral": ("q_proj", "o_proj"),
+    "qwen2_moe": ("q_proj", "down_proj"),
+    "qwen3_moe": ("q_proj", "o_proj"),
 }
 
 

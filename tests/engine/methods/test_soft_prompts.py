@@ -1,5 +1,6 @@
 """P-tuning and prefix tuning: what they compute, packed and not, here and in the real `peft`."""
 
+import copy
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,11 @@ from engine.loss import supervised_logits
 from engine.method import attach_method, parse_options, trainable
 from engine.methods import get_method
 from engine.methods.prefix import PrefixEmbedding
+from engine.publishing.adapter_folder import write_adapter
+from engine.publishing.publication import PublishedBase
 from engine.trainer import train
 from templates.errors import ModelError, PlanError
+from tests.engine.architectures import random_model
 from tests.engine.methods.test_contract import batch_for, train_steps
 from tests.engine.tiny import ARCHITECTURES, save_tiny, tiny_model
 from tests.engine.train_tiny import SCHEDULE, tiny_training
@@ -156,6 +160,24 @@ def test_the_network_is_gone_when_it_has_done_its_work(
     }
     learned = sum(value.numel() for value in trainable(tuned.model).values())
     assert learned > 10 * adapter.tensors["prompt_embeddings"].numel()
+
+
+def test_a_base_whose_embedding_is_narrower_than_its_blocks(tmp_path: Path) -> None:
+    """As in the OPT of 350 M parameters."""
+    base, spec = random_model("opt", word_embed_proj_dim=16), get_method("prompt_tuning")
+    theirs = copy.deepcopy(base.model)
+    options = parse_options(spec, {"num_tokens": NUM_TOKENS, "start": "random"})
+    tuned = attach_method(base, spec, options, seed=1)
+    assert spec.export
+    named = PublishedBase(id="base", revision="", fingerprint="", licence="")
+    write_adapter(tmp_path, spec.export(tuned, options), named)
+    ids = torch.arange(5, 17)[None]
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        expected = peft.PeftModel.from_pretrained(theirs, tmp_path).eval()(input_ids=ids).logits
+        virtual = torch.tensor([tuned.virtual_token_ids])
+        ours = tuned.model(torch.cat([virtual, ids], 1)).logits
+    torch.testing.assert_close(ours[:, NUM_TOKENS:], expected[:, -12:], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,34 @@ def test_counts_bytes_and_activations_are_those_of_the_real_model(
     assert 0 <= activations_of(tuned) - traced(tuned, spec, options, precision) < 50_000
 
 
+@pytest.mark.parametrize(
+    "targets", [["all-linear"], ["all-linear", "experts"]], ids=["", "experts"]
+)
+def test_experts_are_counted_as_the_real_model_holds_them(
+    tmp_path: Path, targets: list[str]
+) -> None:
+    base, spec = tiny_folder(tmp_path, "mixtral"), get_method("qlora")
+    options = parse_options(spec, {"rank": 4, "targets": targets})
+    tuned = attach_method(load_base(base, "nf4"), spec, options, seed=0)
+    seen = look_at(base, spec, options, "nf4")
+    experts = sum(value.numel() for value in tuned.model.parameters() if value.dim() == 3) - sum(
+        value.numel() for value in trainable(tuned.model).values() if value.dim() == 3
+    )
+    assert seen.expert_weights == experts > 0
+    assert seen.frozen_bytes > 2 * experts
+    assert seen.num_trainable == count_parameters(trainable(tuned.model).values())
+    real, counted = activations_of(tuned), traced(tuned, spec, options, "nf4")
+    assert 0.9 < counted / real < 1.1
+
+
+def test_it_is_said_where_4_bits_hardly_shrink_a_base(tmp_path: Path, base: BaseFolder) -> None:
+    of_experts = tiny_folder(tmp_path, "mixtral")
+    [sentence] = cost_of(of_experts, method="qlora").warnings
+    assert sentence.startswith("The experts, ") and "stay in 16 bits" in sentence
+    assert not cost_of(of_experts, method="lora").warnings
+    assert not cost_of(base, method="qlora").warnings
+
+
 def batch_of(tuned: LanguageModel) -> Any:
     draw = random.Random(0)
     items = [

@@ -72,6 +72,8 @@ WITH_PEFT = [
     for architecture in ARCHITECTURES
     if (method, architecture) not in NOT_IN_PEFT
 ]
+# One layer makes queries, keys and values; in GPT-NeoX head by head.
+WITH_PEFT += [("lora", "phi3"), ("lora", "gpt_neox"), ("ia3", "phi3"), ("lora", "qwen2_moe")]
 
 
 @pytest.mark.parametrize(("method", "architecture"), WITH_PEFT)
@@ -146,6 +148,19 @@ def test_transformers_computes_what_we_measured(
     assert torch.allclose(ours, theirs, atol=1e-4 if exact else 0.1)
     assert publication.parity < (1e-4 if exact else 0.1)
     assert [file.name for file in publication.files] == MERGED_FILES
+
+
+@pytest.mark.parametrize("form", ["adapter", "merged"])
+@pytest.mark.parametrize("architecture", ["mixtral", "qwen2_moe"])
+def test_tuned_experts_are_published_in_both_forms(
+    tmp_path: Path, architecture: str, form: str
+) -> None:
+    run = finished_run(tmp_path, "lora", architecture, targets=["all-linear", "experts"])
+    publish(run, tmp_path / "out", form=form)
+    ours = logits_of(load_run(run.plan, run.checkpoints))
+    out = tmp_path / "out"
+    model = in_peft(run, out) if form == "adapter" else AutoModelForCausalLM.from_pretrained(out)
+    assert torch.allclose(ours, logits_elsewhere(model.eval(), out), atol=1e-4)
 
 
 def test_the_adapter_has_exactly_these_keys_and_tensors(tmp_path: Path) -> None:
