@@ -1,12 +1,13 @@
 """What a tuning method is: one file in engine/methods that ends in a MethodSpec."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.batches import Batch
 from engine.language_model import LanguageModel
 from engine.optimizers import ADAMW, NewOptimizer, OptimizerSpec
 from engine.plan import Precision, Schedule
@@ -37,6 +38,9 @@ class PeftImport:
     tensors: dict[str, Tensor]
 
 
+Start = Callable[[LanguageModel, Mapping[str, Mapping[str, Tensor]], Sequence[Batch]], str]
+
+
 @dataclass(frozen=True)
 class MethodSpec:
     """Everything the studio knows about a method.
@@ -63,6 +67,8 @@ class MethodSpec:
         precisions: ways of holding the base that the method can train on, the default first.
         starts_as_base: whether outputs are unchanged before the first step.
         initialise: draw the start values from a generator.
+        start: exchange the start values for what other runs learned: given the model, their tensors
+            by run, and batches of validation examples. Gives a sentence for people.
         num_virtual_tokens: P positions put before every input.
         merge: fold the method into plain weights, in place.
         export: write the adapter for the `peft` library.
@@ -93,6 +99,7 @@ class MethodSpec:
     starts_as_base: bool = True
     rate_at_width: int = 0
     initialise: Callable[[LanguageModel, Any, torch.Generator], None] | None = None
+    start: Start | None = None
     num_virtual_tokens: Callable[[Any], int] | None = None
     merge: Callable[[Any], None] | None = None
     export: Callable[[LanguageModel, Any], PeftAdapter] | None = None
