@@ -14,12 +14,22 @@ from engine.plan import Precision, Schedule
 from templates.errors import ModelError, PlanError
 from templates.values import Value, parse
 
+PEFT = "transformers + peft"
+
 
 class MethodOptions(Value):
     """Base of every method's options: each field carries title, description and range.
 
     Forms are made of them. A field marked SIMPLE is one that a newcomer may want to change.
     """
+
+    def adapter_servers(self) -> tuple[str, ...]:
+        """Say who beside `peft` can load what these options publish, as an adapter and unmerged.
+
+        Returns:
+            Names of programs.
+        """
+        return ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,17 @@ class MethodSpec:
     export_method: str = ""
     import_peft: Callable[[Any, PeftAdapter], PeftImport | None] | None = None
     optimizer_for: Callable[[Any], NewOptimizer] | None = None
+
+    def adapter_servers(self, options: MethodOptions) -> tuple[str, ...]:
+        """Say who can load the published adapter as it is, unmerged.
+
+        Args:
+            options: of the method.
+
+        Returns:
+            Names of programs; none where no adapter is published.
+        """
+        return (PEFT, *options.adapter_servers()) if self.export else ()
 
     def new_optimizer(self, options: MethodOptions) -> NewOptimizer:
         """Choose how what is learned is changed.

@@ -239,6 +239,7 @@ def estimate(
         memory=memory,
         memory_available_bytes=hardware.memory_available_bytes,
         adapter_bytes=_FP32_BYTES * architecture.num_trainable,
+        adapter_servers=spec.adapter_servers(options),
         num_examples=len(kept),
         longest_tokens=max(item.num_tokens for item in kept) + virtual,
         epoch_tokens=sum(item.num_tokens + virtual for item in kept),
