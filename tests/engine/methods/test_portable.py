@@ -8,7 +8,10 @@ import pytest
 from engine.method import PEFT, PeftAdapter, attach_method, parse_options
 from engine.methods import all_methods, get_method
 from engine.methods.lora import LLAMA_CPP, LORAX, VLLM
+from engine.plan import MethodChoice
+from engine.publishing.snippet import snippets
 from templates.errors import PlanError
+from tests.engine.publishing.published import small_record
 from tests.engine.tiny import tiny_model
 
 ALL = (VLLM, LORAX, LLAMA_CPP)
@@ -78,6 +81,17 @@ def test_portable_is_kept_or_refused_with_the_names(
     with pytest.raises(PlanError, match="portable") as raised:
         parse_options(spec, options | {"portable": True})
     assert all((name in raised.value.what) != (name in expected) for name in ALL)
+
+
+def test_the_code_to_copy_says_the_same_of_vllm(tmp_path: Path) -> None:
+    record = small_record(tmp_path)
+    for method, options, _ in [*SETTINGS, ("pissa", {"rank": 257}, ()), ("ia3", {}, ())]:
+        spec = get_method(method)
+        chosen = parse_options(spec, options)
+        choice = MethodChoice(name=method, options=chosen.model_dump(mode="json"))
+        plan = record.plan.model_copy(update={"method": choice})
+        written = snippets(record.model_copy(update={"plan": plan}))
+        assert (VLLM in written) == (VLLM in spec.adapter_servers(chosen)), (method, options)
 
 
 def test_other_methods_are_served_by_peft_where_they_publish_an_adapter() -> None:
