@@ -77,12 +77,12 @@ def test_it_starts_at_the_sources_vectors_learns_and_outlives_the_source(
     first = float(notices_of(whole).partition("validation loss ")[2].split()[0])
     assert min(losses) < first
     paused = submitted(home, spot, until_step=3)
-    waiting = submitted(home, spot, until_step=1)
+    waiting = Queue(home).submit(TrainRequest(plan=spot))
     shutil.rmtree(source.folder)
     with working_here():
-        for job in (paused, waiting):
-            queue = Queue(home)
-            queue.resume(job)
+        queue = Queue(home)
+        queue.resume(paused)
+        for _ in ("waiting", "paused"):
             queue.advance()
     for job in (paused, waiting):
         assert job.status().state == "finished", job.status()
