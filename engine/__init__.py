@@ -39,6 +39,7 @@ In the order in which things happen:
     jobs.py             a job as a folder
     liveness.py         is that process still the one we mean?
     adapter_import.py   an adapter folder from anywhere -> a model to use
+    prompt_sources.py   prompts of finished runs that a new run may start from
     runs.py             plan -> training, finished run -> model
     comparing/          the tuned model against prompting, and the verdict
     trying.py           base and tuned model answer one text

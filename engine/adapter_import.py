@@ -5,15 +5,19 @@ means is said by the methods themselves, in `import_peft`.
 """
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.answering.generation import generate
 from engine.base_model import BaseFolder, load_base, load_skeleton
+from engine.comparing.prompting import Question, answers_to, build_prompts
 from engine.language_model import LanguageModel
 from engine.method import (
     MethodOptions,
@@ -26,7 +30,10 @@ from engine.method import (
 from engine.methods import all_methods, get_method
 from engine.model_folder import PICKLE_SUFFIXES, is_hub_id, keys_asking_for_code
 from engine.plan import Precision
+from templates.builtin import TEMPLATES
 from templates.errors import ModelError
+from templates.example import Example, Turn
+from templates.values import Value
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -44,6 +51,26 @@ class ImportedAdapter:
     method: str
     options: MethodOptions
     tensors: dict[str, Tensor]
+
+
+class LearnedPart(Value):
+    """Layers of one name in which tensors of the same shapes were learned."""
+
+    layer: str = Field(description="The last part of the layers' paths.")
+    num_layers: int
+    shapes: dict[str, tuple[int, ...]] = Field(description="Of each learned tensor of a layer.")
+    num_values: int = Field(description="In all of these layers.")
+
+
+class AdapterAbout(Value):
+    """What an adapter is, in words for people and for programs."""
+
+    method: str
+    title: str = Field(description="What people call the method.")
+    options: dict[str, Any] = Field(description="Of that method.")
+    num_values: int
+    file_bytes: int
+    learned: tuple[LearnedPart, ...]
 
 
 def read_adapter(folder: Path, base: BaseFolder) -> ImportedAdapter:
@@ -67,7 +94,9 @@ def read_adapter(folder: Path, base: BaseFolder) -> ImportedAdapter:
     for spec in all_methods().values():
         found = spec.import_peft(skeleton, adapter) if spec.import_peft else None
         if found:
-            return ImportedAdapter(spec.name, parse_options(spec, found.options), found.tensors)
+            options = parse_options(spec, found.options)
+            _try_on(skeleton, spec, options, found.tensors)
+            return ImportedAdapter(spec.name, options, found.tensors)
     known = sorted(spec.title for spec in all_methods().values() if spec.import_peft)
     raise ModelError(
         f"Adapters of type {config.get('peft_type')!r} cannot be opened",
@@ -87,12 +116,97 @@ def open_adapter(folder: Path, base: BaseFolder, precision: Precision) -> Langua
     Returns:
         The model in evaluation mode.
     """
-    adapter = read_adapter(folder, base)
-    spec = _able_to_hold(get_method(adapter.method), precision)
-    tuned = attach_method(load_base(base, precision), spec, adapter.options, seed=0)
+    adapter = read_adapter(folder, base)  # refused before a base is loaded
+    return attach_adapter(load_base(base, precision), adapter)
+
+
+def attach_adapter(language_model: LanguageModel, adapter: ImportedAdapter) -> LanguageModel:
+    """Put an adapter that was read on a base that is loaded.
+
+    Args:
+        language_model: the base that the adapter was read for; changed in place.
+        adapter: from `read_adapter`.
+
+    Returns:
+        The model in evaluation mode.
+    """
+    spec = _able_to_hold(get_method(adapter.method), language_model.precision)
+    tuned = attach_method(language_model, spec, adapter.options, seed=0)
     load_trained(tuned.model, adapter.tensors)
     tuned.model.eval()
     return tuned
+
+
+def describe_adapter(folder: Path, adapter: ImportedAdapter) -> AdapterAbout:
+    """Say what an adapter is; its base is not loaded for it.
+
+    Args:
+        folder: where it lies.
+        adapter: what `read_adapter` found there.
+
+    Returns:
+        Method, options, size, and what learned where.
+    """
+    return AdapterAbout(
+        method=adapter.method,
+        title=get_method(adapter.method).title,
+        options=adapter.options.model_dump(mode="json"),
+        num_values=sum(tensor.numel() for tensor in adapter.tensors.values()),
+        file_bytes=(folder / TENSORS).stat().st_size,
+        learned=_learned_parts(adapter.tensors),
+    )
+
+
+def answer_freely(language_model: LanguageModel, text: str, max_new_tokens: int) -> str:
+    """Let a model answer a text of no task: as a chat where it knows chats, else by going on.
+
+    Args:
+        language_model: a base, or an adapter on one.
+        text: what the user says, or what to go on with.
+        max_new_tokens: longest answer.
+
+    Returns:
+        The answer.
+    """
+    if language_model.has_chat_template:
+        example = Example(turns=(Turn("user", text), Turn("assistant", "")), source_rows=(1,))
+        question = Question(TEMPLATES["chat"], (), max_new_tokens)
+        prompts = build_prompts(language_model, [example], question)
+        return answers_to(language_model, prompts, question)[0]
+    opening = language_model.virtual_token_ids + language_model.opening_ids()
+    prompt = language_model.encode(text)
+    [answer] = generate(language_model, opening, [prompt], stop="", max_new_tokens=max_new_tokens)
+    return answer
+
+
+def _learned_parts(tensors: dict[str, Tensor]) -> tuple[LearnedPart, ...]:
+    """Put layers together whose last name and shapes are the same, in the order of the model."""
+    by_path: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        path, _, part = name.rpartition(".")
+        by_path[path][part] = tensor
+    groups: dict[tuple[str, str], list[dict[str, Tensor]]] = defaultdict(list)
+    for path, own in by_path.items():
+        layer = path.rpartition(".")[2]
+        groups[layer, str([(part, tensor.shape) for part, tensor in own.items()])].append(own)
+    return tuple(
+        LearnedPart(
+            layer=layer,
+            num_layers=len(found),
+            shapes={part: tuple(tensor.shape) for part, tensor in found[0].items()},
+            num_values=sum(tensor.numel() for own in found for tensor in own.values()),
+        )
+        for (layer, _), found in groups.items()
+    )
+
+
+def _try_on(
+    skeleton: Any, spec: MethodSpec, options: MethodOptions, tensors: dict[str, Tensor]
+) -> None:
+    """Attach and fill on the meta device: what fails, fails before weights are loaded."""
+    skeleton.requires_grad_(False)
+    spec.attach(skeleton, options)
+    load_trained(skeleton, tensors)
 
 
 def _able_to_hold(spec: MethodSpec, precision: Precision) -> MethodSpec:

@@ -1,17 +1,20 @@
 """What a tuning method is: one file in engine/methods that ends in a MethodSpec."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from engine.batches import Batch
 from engine.language_model import LanguageModel
 from engine.optimizers import ADAMW, NewOptimizer, OptimizerSpec
 from engine.plan import Precision, Schedule
 from templates.errors import ModelError, PlanError
 from templates.values import Value, parse
+
+PEFT = "transformers + peft"
 
 
 class MethodOptions(Value):
@@ -19,6 +22,14 @@ class MethodOptions(Value):
 
     Forms are made of them. A field marked SIMPLE is one that a newcomer may want to change.
     """
+
+    def adapter_servers(self) -> tuple[str, ...]:
+        """Say who beside `peft` can load what these options publish, as an adapter and unmerged.
+
+        Returns:
+            Names of programs.
+        """
+        return ()
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,9 @@ class PeftImport:
 
     options: dict[str, Any]
     tensors: dict[str, Tensor]
+
+
+Start = Callable[[LanguageModel, Mapping[str, Mapping[str, Tensor]], Sequence[Batch]], str]
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,8 @@ class MethodSpec:
         precisions: ways of holding the base that the method can train on, the default first.
         starts_as_base: whether outputs are unchanged before the first step.
         initialise: draw the start values from a generator.
+        start: exchange the start values for what other runs learned: given the model, their tensors
+            by run, and batches of validation examples. Gives a sentence for people.
         num_virtual_tokens: P positions put before every input.
         merge: fold the method into plain weights, in place.
         export: write the adapter for the `peft` library.
@@ -93,12 +109,24 @@ class MethodSpec:
     starts_as_base: bool = True
     rate_at_width: int = 0
     initialise: Callable[[LanguageModel, Any, torch.Generator], None] | None = None
+    start: Start | None = None
     num_virtual_tokens: Callable[[Any], int] | None = None
     merge: Callable[[Any], None] | None = None
     export: Callable[[LanguageModel, Any], PeftAdapter] | None = None
     export_method: str = ""
     import_peft: Callable[[Any, PeftAdapter], PeftImport | None] | None = None
     optimizer_for: Callable[[Any], NewOptimizer] | None = None
+
+    def adapter_servers(self, options: MethodOptions) -> tuple[str, ...]:
+        """Say who can load the published adapter as it is, unmerged.
+
+        Args:
+            options: of the method.
+
+        Returns:
+            Names of programs; none where no adapter is published.
+        """
+        return (PEFT, *options.adapter_servers()) if self.export else ()
 
     def new_optimizer(self, options: MethodOptions) -> NewOptimizer:
         """Choose how what is learned is changed.

@@ -1,18 +1,27 @@
 """From a plan to something to train, and from a finished run to a model to use."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
 from engine.base_model import BaseFolder, load_base, locate_base
+from engine.batches import Batch, collate, micro_batches
 from engine.checkpoint_tensors import read_learned
-from engine.checkpoints import best_checkpoint
-from engine.encode import encode_all
+from engine.checkpoints import best_checkpoint, newest_checkpoint
+from engine.encode import Encoded, encode_all
 from engine.language_model import LanguageModel
 from engine.method import attach_method, load_trained, parse_options
 from engine.methods import get_method
 from engine.plan import TrainPlan, check_dataset
+from engine.prompt_sources import NOTHING_TO_START_FROM
 from engine.trainer import Training
 from templates.dataset import read_dataset, read_split
-from templates.errors import PlanError
+from templates.errors import ModelError, PlanError
+
+_MOST_STARTING_EXAMPLES = 128  # enough to tell one start from another
 
 
 def check_plan(plan: TrainPlan, dataset_folder: Path) -> None:
@@ -30,21 +39,38 @@ def check_plan(plan: TrainPlan, dataset_folder: Path) -> None:
     open_planned_base(plan)
 
 
-def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Training:
+def assemble(
+    plan: TrainPlan,
+    dataset_folder: Path,
+    checkpoints: Path,
+    sources: Mapping[str, Path] | None = None,
+) -> Training:
     """Load everything a plan names, and check that it is still what was planned.
 
     Args:
         plan: what to do.
         dataset_folder: the prepared data.
         checkpoints: where the run saves.
+        sources: id of another run -> what it learned, for a method that starts from that.
 
     Returns:
         The training, ready to iterate.
 
+    Raises:
+        PlanError: the method starts from another run, and there is none.
     """
     check_plan(plan, dataset_folder)
     dataset = read_dataset(dataset_folder)
     spec = get_method(plan.method.name)
+    learned = {}
+    if spec.start and newest_checkpoint(checkpoints)[0] is None:
+        learned = {run: _source(file) for run, file in (sources or {}).items()}
+        if not learned:
+            raise PlanError(
+                NOTHING_TO_START_FROM,
+                where=spec.name,
+                fix="Train a prompt tuning run first, and plan again",
+            )
     language_model = tuned_model(plan, open_planned_base(plan))
     encoded, notices = {}, []
     for split in ("train", "validation"):
@@ -56,6 +82,9 @@ def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Traini
             too_long=plan.limits.too_long,
         )
         notices += [f"{split}: {notice}" for notice in found]
+    if spec.start and learned:
+        batches = _some_batches(plan, language_model, encoded["validation"])
+        notices.append(spec.start(language_model, learned, batches))
     return Training(
         language_model=language_model,
         train=encoded["train"],
@@ -67,6 +96,27 @@ def assemble(plan: TrainPlan, dataset_folder: Path, checkpoints: Path) -> Traini
         notices=tuple(notices),
         new_optimizer=spec.new_optimizer(parse_options(spec, plan.method.options)),
     )
+
+
+def _source(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError):
+        raise ModelError(
+            "The prompt to start from cannot be read",
+            where=file.name,
+            fix="Start a new run of the plan",
+        ) from None
+
+
+def _some_batches(
+    plan: TrainPlan, language_model: LanguageModel, items: Sequence[Encoded]
+) -> list[Batch]:
+    chosen = sorted(items[:_MOST_STARTING_EXAMPLES], key=lambda item: len(item.ids))
+    lengths = [language_model.num_virtual_tokens + len(item.ids) for item in chosen]
+    most_tokens = plan.schedule.micro_batch_tokens
+    parts = micro_batches(lengths, most_tokens, packed=language_model.paths.packs)
+    return [collate([chosen[number] for number in part], language_model) for part in parts]
 
 
 def open_planned_base(plan: TrainPlan) -> BaseFolder:

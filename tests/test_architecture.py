@@ -38,7 +38,7 @@ FORBIDDEN = {"peft", "trl", "pickle", "marshal", "shelve", "dill", "joblib"}
 # Engine files that a light process may import: nothing they reach imports torch.
 TORCH_FREE = (
     "plan", "events", "attempts", "job_status", "jobs", "liveness", "model_folder",
-    "checkpoints",
+    "checkpoints", "prompt_sources",
     "planning/estimate", "planning/shown", "planning/choices", "planning/advice", "bases",
     "comparing/comparison",
     "publishing/publication", "publishing/card", "publishing/snippet",

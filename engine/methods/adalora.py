@@ -80,6 +80,14 @@ class Options(lora.Options):
         description="Weight of the penalty on directions that overlap or grow.",
     )
 
+    def adapter_servers(self) -> tuple[str, ...]:
+        """Say who beside `peft` can load the adapter unmerged.
+
+        Returns:
+            None: each layer is published with a rank and an alpha of its own.
+        """
+        return ()
+
     @field_validator("target_rank")
     @classmethod
     def _check_budget(cls, target: int, info: ValidationInfo) -> int:

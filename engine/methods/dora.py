@@ -20,10 +20,22 @@ from engine.layers import LinearLayer, modules_of, weight_of
 from engine.lora_adapter import read_lora
 from engine.method import PeftAdapter
 from engine.methods import lora
-from engine.methods.lora import LoraLinear, Options, Update
+from engine.methods.lora import LoraLinear, Update
 from engine.plan import Schedule
 
 _LEAST_SQUARE = 1e-12  # of a row of zeros, as pruned bases have
+
+
+class Options(lora.Options):
+    """DoRA's settings are LoRA's."""
+
+    def adapter_servers(self) -> tuple[str, ...]:
+        """Say who beside `peft` can load the adapter unmerged.
+
+        Returns:
+            None: lengths of rows are known to no server.
+        """
+        return ()
 
 
 class _Known(NamedTuple):

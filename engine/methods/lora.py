@@ -15,7 +15,7 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
@@ -59,6 +59,8 @@ from engine.plan import SIMPLE, Schedule
 from templates.errors import PlanError
 
 LARGEST_RANK, LARGEST_ALPHA = 1024, 4096
+VLLM, LORAX, LLAMA_CPP = SERVERS = ("vLLM", "LoRAX", "llama.cpp")
+_LARGEST_VLLM_RANK = 512  # of its setting max_lora_rank
 
 
 class Options(MethodOptions):
@@ -107,6 +109,11 @@ class Options(MethodOptions):
         title="Alpha of some layers",
         description='Such as "q_proj=8, v_proj=32"; the first that fits counts.',
     )
+    portable: bool = Field(
+        default=False,
+        title="Portable",
+        description="Only settings with which vLLM, LoRAX and llama.cpp load the adapter unmerged.",
+    )
 
     @field_validator("rank_pattern")
     @classmethod
@@ -123,6 +130,41 @@ class Options(MethodOptions):
             if not 0 < alpha <= LARGEST_ALPHA:
                 raise ValueError(f"{name} needs a number above 0, at most {LARGEST_ALPHA}")
         return text
+
+    @field_validator("portable")
+    @classmethod
+    def _check_portable(cls, wanted: bool, info: ValidationInfo) -> bool:
+        served = cls.model_construct(**info.data).adapter_servers()
+        missing = [name for name in SERVERS if name not in served]
+        if wanted and missing:
+            raise ValueError(
+                f"An adapter of these settings is not served by {' and '.join(missing)}; take "
+                "LoRA, QLoRA, LoRA+ or PiSSA with one rank and one alpha, in all blocks, and name "
+                "layers by their last name"
+            )
+        return wanted
+
+    def adapter_servers(self) -> tuple[str, ...]:
+        """Say who beside `peft` can load what these options publish, as an adapter and unmerged.
+
+        vLLM and LoRAX read one rank and one alpha, and pass over others without a word; LoRAX wants
+        every layer of a name; llama.cpp reads the rank off each tensor, and one alpha.
+
+        Returns:
+            Names of programs.
+        """
+        if parse_values(self.alpha_pattern):
+            return ()
+        if parse_values(self.rank_pattern):
+            return (LLAMA_CPP,)
+        names_layers = not self.top_blocks and not any("." in name for name in self.targets)
+        found = {VLLM: self.published_rank <= _LARGEST_VLLM_RANK, LORAX: names_layers}
+        return tuple(name for name in SERVERS if found.get(name, True))
+
+    @property
+    def published_rank(self) -> int:
+        """The rank of an adapter whose layers have one."""
+        return self.rank
 
     def rank_of(self, layer: LinearLayer) -> int:
         """Choose a layer's rank.

@@ -21,10 +21,19 @@ from torch import Tensor, nn
 from engine.language_model import LanguageModel
 from engine.layers import LinearLayer, modules_of, weight_of
 from engine.methods import lora
-from engine.methods.lora import LoraLinear, Options, Update, add_product
+from engine.methods.lora import LoraLinear, Update, add_product
 from engine.plan import Schedule
 
 _NUM_ITERATIONS = 8  # the paper's fast decomposition takes up to 16; later ones change little
+
+
+class Options(lora.Options):
+    """PiSSA's settings are LoRA's."""
+
+    @property
+    def published_rank(self) -> int:
+        """What is learned and what it starts from, one behind the other."""
+        return 2 * self.rank
 
 
 class PissaLinear(LoraLinear):

@@ -52,6 +52,14 @@ class Options(lora.Options):
         description="Another number draws other ranks; the run's seed does not change them.",
     )
 
+    def adapter_servers(self) -> tuple[str, ...]:
+        """Say who beside `peft` can load the adapter unmerged.
+
+        Returns:
+            None: each layer is published with a rank and an alpha of its own.
+        """
+        return ()
+
     @field_validator("least_rank")
     @classmethod
     def _check_range(cls, least: int, info: ValidationInfo) -> int:

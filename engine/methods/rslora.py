@@ -39,6 +39,14 @@ class Options(lora.Options):
         description="The update is scaled by alpha / the square root of R.",
     )
 
+    def adapter_servers(self) -> tuple[str, ...]:
+        """Say who beside `peft` can load the adapter unmerged: llama.cpp knows LoRA's scale alone.
+
+        Returns:
+            Names of programs.
+        """
+        return tuple(name for name in super().adapter_servers() if name != lora.LLAMA_CPP)
+
     def scale(self, alpha: float, rank: int) -> float:
         """Compute what an update is multiplied by.
 

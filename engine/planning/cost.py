@@ -18,10 +18,11 @@ from engine.method import MethodOptions, parse_options
 from engine.methods import get_method
 from engine.optimizers import ADAMW, OptimizerSpec
 from engine.packing import may_pack
-from engine.plan import Precision, TrainPlan
+from engine.plan import BITS, Precision, TrainPlan
 from engine.planning.activations import activation_bytes
 from engine.planning.architecture import Architecture, look_at
 from engine.planning.estimate import CostEstimate, Hardware, MemoryParts
+from engine.quantise import KINDS
 from engine.schedules import num_steps, steps_between_evaluations
 from engine.stem import fits_in_memory
 
@@ -243,6 +244,7 @@ def estimate(
         memory=memory,
         memory_available_bytes=hardware.memory_available_bytes,
         adapter_bytes=_FP32_BYTES * architecture.num_trainable,
+        adapter_servers=spec.adapter_servers(options),
         num_examples=len(kept),
         longest_tokens=max(item.num_tokens for item in kept) + virtual,
         epoch_tokens=sum(item.num_tokens + virtual for item in kept),
@@ -263,12 +265,13 @@ def estimate(
 
 
 def _experts_in_16_bits(architecture: Architecture, precision: Precision) -> list[str]:
-    """Say where 4 bits do little, because most weights are experts in 3-D."""
+    """Say where 8 or 4 bits do little, because most weights are experts in 3-D."""
     share = architecture.expert_weights / architecture.num_parameters
-    if precision != "nf4" or share < _MUCH:
+    if precision not in KINDS or share < _MUCH:
         return []
     return [
-        f"The experts, {share:.0%} of all weights, stay in 16 bits: 4 bits hardly shrink this base"
+        f"The experts, {share:.0%} of all weights, stay in 16 bits: {BITS[precision]} bits hardly "
+        "shrink this base"
     ]
 
 

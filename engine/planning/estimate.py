@@ -56,6 +56,9 @@ class CostEstimate(Value):
     memory: MemoryParts
     memory_available_bytes: int = Field(description="What the machine has free.")
     adapter_bytes: int = Field(description="Size of what the run saves as its result.")
+    adapter_servers: tuple[str, ...] = Field(
+        default=(), description="Programs that load the published adapter unmerged."
+    )
     num_examples: int = Field(description="Training examples after those left out.")
     longest_tokens: int = Field(description="Longest training example with its soft prompt.")
     epoch_tokens: int = Field(description="Tokens read in one pass, without padding.")

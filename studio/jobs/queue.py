@@ -21,6 +21,7 @@ from studio.home import Home
 from studio.jobs.launcher import Launcher, ask_to_stop, launch_process, reap, write_failure
 from studio.jobs.requests import REQUESTS, Request, kind_of, lane_of, read_request
 from studio.jobs.sweep import next_entries, pause_step, sweep_of
+from studio.jobs.training import files_from_runs
 from templates.errors import RunError, StudioError
 from templates.files import canonical_json, disk_errors, sha256_of_bytes, write_atomically
 from templates.values import Value, parse
@@ -101,6 +102,7 @@ class Queue:
 
         Raises:
             RunError: the disk refuses.
+            PlanError: a plan starts from another run, and none fits.
         """
         kind = kind_of(request)
         content = request.model_dump(mode="json")
@@ -112,8 +114,9 @@ class Queue:
                     # Killed between the key and the line, whoever asked first never put it there.
                     self._append(line, self._entry(known, until_step, token))
                 return known
+            brought = {**(files or {}), **files_from_runs(self._home, request)}
             folder = self._home.new(kind)
-            job = create_job(folder, kind, content, key=key, files=files)
+            job = create_job(folder, kind, content, key=key, files=brought)
             # Then the key: a kill in between leaves a job that nobody waits for, not a lost one.
             if key:
                 write_atomically(self._key_file(key), job.id)

@@ -15,6 +15,7 @@ from studio.jobs.launcher import ask_to_stop
 from studio.jobs.queue import Entry, Line, Queue
 from studio.jobs.requests import TrainRequest
 from studio.jobs.sweep import Label, Sweep, SweepMember, check_size, look
+from studio.jobs.training import files_from_runs
 from studio.records import kept_estimate
 from templates.errors import PlanError
 from templates.files import write_atomically
@@ -47,7 +48,7 @@ def start_sweep(
 
     Raises:
         PlanError: there are too many members, none, or one that was never estimated; or halving
-            could never choose.
+            could never choose; or a plan starts from another run, and none fits.
     """
     check_size(len(plans))
     path = home.new("sweep").with_suffix(".json")
@@ -68,10 +69,11 @@ def start_sweep(
             fix="Evaluate more often (a higher -o evaluations_per_epoch=...), train for more "
             "steps, or leave --halving out",
         )
+    brought = [files_from_runs(home, request) for _, request in plans]
     write_atomically(path, sweep.model_dump_json(indent=2))
-    for folder, (_, request) in zip(folders, plans, strict=True):
+    for folder, (_, request), files in zip(folders, plans, brought, strict=True):
         content = request.model_copy(update={"sweep_id": sweep.id}).model_dump(mode="json")
-        create_job(folder, "train", content)
+        create_job(folder, "train", content, files=files)
     entries = [Entry(job=member.job, until_step=next(iter(member.rungs), 0)) for member in members]
     queue.edit(lambda line: _with(line, sweep, entries))
     return sweep

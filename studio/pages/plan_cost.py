@@ -148,7 +148,7 @@ def _facts(
         ("Time", span(cost.low_seconds, cost.high_seconds), "idle to busy machine"),
         ("Learns", percent(cost.trainable_ratio),
          f"{large(cost.num_trainable)} of {large(cost.num_parameters)}"),
-        ("Result", size(cost.adapter_bytes), "what the run saves"),
+        ("Result", size(cost.adapter_bytes), _served(cost)),
         ("Steps", count(cost.num_steps), f"{epochs} over {count(cost.num_examples, 'example')}"),
     ]  # fmt: skip
     if cost.stem_saved_flops:
@@ -163,6 +163,12 @@ def _facts(
         )
         facts.append(("Money", low if low == high else f"{low}–{high}", "in your currency"))
     return facts
+
+
+def _served(cost: CostEstimate) -> str:
+    """Say who can load the result without merging it."""
+    served = ", ".join(cost.adapter_servers)
+    return f"served unmerged by {served}" if served else "what the run saves"
 
 
 def _kept_words(kept: TrainPlan | None, answer: Answer | None, project: Project) -> Markup:

@@ -6,6 +6,7 @@ from typing import cast
 import typer
 
 from studio.screen import verb
+from studio.verbs.adapter import adapter
 from studio.verbs.compare import compare
 from studio.verbs.demo import demo
 from studio.verbs.fetch import fetch
@@ -32,7 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    upload, prepare, plan, fetch, train, sweep, compare, publish, predict, quantised, serve, demo,
+    upload, prepare, plan, fetch, train, sweep, compare, publish, predict, adapter, quantised,
+    serve, demo,
 ):  # fmt: skip
     app.command()(verb(command))
 app.command("try")(verb(try_prompt))

@@ -158,6 +158,8 @@ def _say_estimate(estimate: CostEstimate) -> None:
         f"{estimate.adapter_bytes / 2**20:.2f} MiB; {estimate.num_steps} steps, about "
         f"{estimate.low_seconds:.0f} to {estimate.high_seconds:.0f} s."
     )
+    if estimate.adapter_servers:
+        say(f"The adapter can be served unmerged by {', '.join(estimate.adapter_servers)}.")
     if estimate.stem_saved_flops:
         kept = estimate.memory.stem_bytes or estimate.stem_disk_bytes
         place = "in memory" if estimate.memory.stem_bytes else "on disk"

@@ -4,6 +4,7 @@ from contextlib import closing
 
 from engine.events import Noticed
 from engine.planning.hardware import prepare_process
+from engine.prompt_sources import copied_sources
 from engine.runs import assemble
 from engine.sampling import Sampler, open_sampler
 from engine.trainer import Training, train
@@ -26,7 +27,8 @@ def run(request: TrainRequest, context: Context) -> None:
     with closing(trackers):
         context.progress(0.0, "loading the base")
         dataset = context.home.find("dataset", plan.dataset_id)
-        training = assemble(plan, dataset, job.checkpoints)
+        sources = copied_sources(job.folder)
+        training = assemble(plan, dataset, job.checkpoints, sources)
         sampler = _sampler(request, training, context)
         num_noticed = 0
         with context.stop.deferred():

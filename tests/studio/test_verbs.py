@@ -67,6 +67,7 @@ def test_the_whole_journey_with_every_verb(tmp_path: Path, home: Path, base: Pat
     plan = run("plan", "--base", base, "-o", "rank=4", "-o", "epochs=3", "--save",
                tmp_path / "plan.json")  # fmt: skip
     assert "Estimated memory" in plan.stdout and "peak" in plan.stdout
+    assert "can be served unmerged by transformers + peft, vLLM, LoRAX, llama.cpp" in plan.stdout
     train = run("train", tmp_path / "plan.json")
     assert train.exit_code == 0, train.stderr
     assert "best validation loss" in train.stdout

@@ -36,6 +36,7 @@ SMALL = NEEDED | {
     "prefix": {"num_tokens": 5},
     "prompt_tuning": {"num_tokens": 5},
     "ptuning": {"num_tokens": 5},
+    "spot": {"num_tokens": 5},
     "topk": {"num_blocks": 1},
 }
 # Where the usual rate would take more than the few steps of these tests to show anything.

@@ -84,7 +84,7 @@ def test_a_relative_folder_is_pinned(
 def test_text_from_a_command_line_is_understood(places: tuple[Path, Path]) -> None:
     options = {
         "rank": "4", "alpha": "8", "dropout": "0.1", "targets": "q_proj, v_proj",
-        "rank_pattern": "q_proj=2, v_proj=3", "alpha_pattern": "",
+        "rank_pattern": "q_proj=2, v_proj=3", "alpha_pattern": "", "portable": False,
     }  # fmt: skip
     made, _ = plan(
         places,
@@ -95,7 +95,7 @@ def test_text_from_a_command_line_is_understood(places: tuple[Path, Path]) -> No
     )
     assert made.method.options == {
         "rank": 4, "alpha": 8.0, "dropout": 0.1, "targets": ["q_proj", "v_proj"], "top_blocks": 0,
-        "rank_pattern": "q_proj=2, v_proj=3", "alpha_pattern": "",
+        "rank_pattern": "q_proj=2, v_proj=3", "alpha_pattern": "", "portable": False,
     }  # fmt: skip
     assert made.schedule.learning_rate == 2e-4 and made.schedule.micro_batch_tokens == 2
     assert made.limits.max_steps == 3 and made.seed == 7

@@ -26,6 +26,7 @@ OPTIONS = NEEDED | {
     "prompt_tuning": {"num_tokens": 5},
     "ptuning": {"num_tokens": 5},
     "prefix": {"num_tokens": 5},
+    "spot": {"num_tokens": 5},
 }
 
 

@@ -66,9 +66,10 @@ def in_peft(run: FinishedRun, folder: Path) -> torch.nn.Module:
         return PeftModel.from_pretrained(base, folder).eval()
 
 
+IN_PEFT = "adalora ia3 loha lokr lora prefix prompt_tuning ptuning spot".split()
 WITH_PEFT = [
     (method, architecture)
-    for method in ("adalora", "ia3", "loha", "lokr", "lora", "prefix", "prompt_tuning", "ptuning")
+    for method in IN_PEFT
     for architecture in ARCHITECTURES
     if (method, architecture) not in NOT_IN_PEFT
 ]
