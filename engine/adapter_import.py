@@ -39,11 +39,13 @@ class ImportedAdapter:
         method: its name.
         options: of that method.
         tensors: what was learned, by parameter name.
+        seed: fixed the start values, of which some methods keep a part that is not among them.
     """
 
     method: str
     options: MethodOptions
     tensors: dict[str, Tensor]
+    seed: int = 0
 
 
 def read_adapter(folder: Path, base: BaseFolder) -> ImportedAdapter:
@@ -88,15 +90,23 @@ def open_adapter(folder: Path, base: BaseFolder, precision: Precision) -> Langua
         The model in evaluation mode.
     """
     adapter = read_adapter(folder, base)
-    spec = _able_to_hold(get_method(adapter.method), precision)
+    spec = able_to_hold(get_method(adapter.method), precision)
     tuned = attach_method(load_base(base, precision), spec, adapter.options, seed=0)
     load_trained(tuned.model, adapter.tensors)
     tuned.model.eval()
     return tuned
 
 
-def _able_to_hold(spec: MethodSpec, precision: Precision) -> MethodSpec:
-    """Find the method, or one that differs in nothing but the precision, as QLoRA from LoRA."""
+def able_to_hold(spec: MethodSpec, precision: Precision) -> MethodSpec:
+    """Find the method, or one that differs in nothing but the precision, as QLoRA from LoRA.
+
+    Args:
+        spec: a method.
+        precision: of the base.
+
+    Returns:
+        One that computes the same; the method itself where there is none.
+    """
     alike = (
         other
         for other in (spec, *all_methods().values())
