@@ -39,6 +39,7 @@ In the order in which things happen:
     adapter_import.py   an adapter folder from anywhere -> a model to use
     adapter_exchange.py one base in memory, whose adapter is exchanged, merged, unmerged
     adapter_layers.py   layers in which every token goes through its own row's adapter
+    adapter_combination.py  several LoRA adapters, weighted and added up: again one
     adapter_bank.py     one base, many adapters: every row of a batch has its own
     runs.py             plan -> training, finished run -> model
     comparing/          the tuned model against prompting, and the verdict

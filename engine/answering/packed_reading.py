@@ -223,10 +223,8 @@ class PackedReading(Reading):
         model = self._language_model.model
         kernel = model.config._attn_implementation
         model.config._attn_implementation = SLOTS
-        # The context is read before there are rows, and for no adapter.
-        adapters = self._tensor(self._adapters or [0])[now.slots]
         try:
-            with routed(self._language_model, adapters):
+            with routed(self._language_model, self._adapters, now.slots):
                 output = model(
                     input_ids=ids[None],
                     position_ids=self._num_before + positions[None],

@@ -138,19 +138,22 @@ def rows_to_read(
 
 
 def routed(
-    language_model: LanguageModel, adapters: Tensor
+    language_model: LanguageModel, adapters: Ids, rows: Tensor
 ) -> contextlib.AbstractContextManager[None]:
     """Let a forward pass use the adapters of its tokens.
 
     Args:
         language_model: the model, with row adapters or without.
-        adapters: (N,) numbers of adapters, 0 for none.
+        adapters: by row; none while the context is read, which is for no adapter.
+        rows: (N,) row of each token.
 
     Returns:
         A context manager around the pass.
     """
-    rows = language_model.row_adapters
-    return contextlib.nullcontext() if rows is None else rows.routed(adapters)
+    known = language_model.row_adapters
+    if known is None:
+        return contextlib.nullcontext()
+    return known.routed(torch.tensor(adapters or [0], device=rows.device)[rows])
 
 
 def check_room(
