@@ -39,6 +39,10 @@ In the order in which things happen:
     jobs.py             a job as a folder
     liveness.py         is that process still the one we mean?
     adapter_import.py   an adapter folder from anywhere -> a model to use
+    adapter_exchange.py one base in memory, whose adapter is exchanged, merged, unmerged
+    adapter_layers.py   layers in which every token goes through its own row's adapter
+    adapter_combination.py  several LoRA adapters, weighted and added up: again one
+    adapter_bank.py     one base, many adapters: every row of a batch has its own
     prompt_sources.py   prompts of finished runs that a new run may start from
     runs.py             plan -> training, finished run -> model
     comparing/          the tuned model against prompting, and the verdict

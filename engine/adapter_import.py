@@ -46,11 +46,13 @@ class ImportedAdapter:
         method: its name.
         options: of that method.
         tensors: what was learned, by parameter name.
+        seed: fixed the start values, of which some methods keep a part that is not among them.
     """
 
     method: str
     options: MethodOptions
     tensors: dict[str, Tensor]
+    seed: int = 0
 
 
 class LearnedPart(Value):
@@ -130,8 +132,8 @@ def attach_adapter(language_model: LanguageModel, adapter: ImportedAdapter) -> L
     Returns:
         The model in evaluation mode.
     """
-    spec = _able_to_hold(get_method(adapter.method), language_model.precision)
-    tuned = attach_method(language_model, spec, adapter.options, seed=0)
+    spec = able_to_hold(get_method(adapter.method), language_model.precision)
+    tuned = attach_method(language_model, spec, adapter.options, seed=adapter.seed)
     load_trained(tuned.model, adapter.tensors)
     tuned.model.eval()
     return tuned
@@ -179,6 +181,24 @@ def answer_freely(language_model: LanguageModel, text: str, max_new_tokens: int)
     return answer
 
 
+def able_to_hold(spec: MethodSpec, precision: Precision) -> MethodSpec:
+    """Find the method, or one that differs in nothing but the precision, as QLoRA from LoRA.
+
+    Args:
+        spec: a method.
+        precision: of the base.
+
+    Returns:
+        One that computes the same; the method itself where there is none.
+    """
+    alike = (
+        other
+        for other in (spec, *all_methods().values())
+        if (other.attach, other.options) == (spec.attach, spec.options)
+    )
+    return next((other for other in alike if precision in other.precisions), spec)
+
+
 def _learned_parts(tensors: dict[str, Tensor]) -> tuple[LearnedPart, ...]:
     """Put layers together whose last name and shapes are the same, in the order of the model."""
     by_path: dict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -207,16 +227,6 @@ def _try_on(
     skeleton.requires_grad_(False)
     spec.attach(skeleton, options)
     load_trained(skeleton, tensors)
-
-
-def _able_to_hold(spec: MethodSpec, precision: Precision) -> MethodSpec:
-    """Find the method, or one that differs in nothing but the precision, as QLoRA from LoRA."""
-    alike = (
-        other
-        for other in (spec, *all_methods().values())
-        if (other.attach, other.options) == (spec.attach, spec.options)
-    )
-    return next((other for other in alike if precision in other.precisions), spec)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -49,6 +49,32 @@ class Stem(Protocol):
         ...
 
 
+class RowAdapters(Protocol):
+    """Adapters on one base, of which every row has its own; a row without one has number 0."""
+
+    def routed(self, adapters: Tensor) -> contextlib.AbstractContextManager[None]:
+        """Say for one forward pass which adapter each token is for.
+
+        Args:
+            adapters: (N,) numbers, in the order in which layers see the tokens.
+
+        Returns:
+            A context manager around the pass.
+        """
+        ...
+
+    def virtual_ids(self, adapter: int) -> list[int]:
+        """List the virtual tokens that a row of this adapter begins with.
+
+        Args:
+            adapter: its number.
+
+        Returns:
+            Token ids, often none.
+        """
+        ...
+
+
 @dataclass
 class LanguageModel:
     """A model in the hand: weights, tokenizer, precision, and soft-prompt length.
@@ -60,6 +86,7 @@ class LanguageModel:
         num_virtual_tokens: P learned positions read before every input; 0 for most methods.
         paths: ways of training it faster that were proven on it.
         stem: what its frozen lower blocks made of examples, to be read instead of running them.
+        row_adapters: adapters among which every row that is answered may choose.
     """
 
     model: Any
@@ -68,6 +95,7 @@ class LanguageModel:
     num_virtual_tokens: int = 0
     paths: FastPaths = FastPaths()
     stem: Stem | None = None
+    row_adapters: RowAdapters | None = None
 
     @property
     def device(self) -> torch.device:

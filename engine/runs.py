@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from engine.adapter_import import ImportedAdapter
 from engine.base_model import BaseFolder, load_base, locate_base
 from engine.batches import Batch, collate, micro_batches
 from engine.checkpoint_tensors import read_learned
@@ -154,6 +155,31 @@ def tuned_model(plan: TrainPlan, base: BaseFolder) -> LanguageModel:
     spec = get_method(plan.method.name)
     options = parse_options(spec, plan.method.options)
     return attach_method(load_base(base, plan.base.precision), spec, options, seed=plan.seed)
+
+
+def learned_adapter(plan: TrainPlan, checkpoints: Path, base: BaseFolder) -> ImportedAdapter:
+    """Read what a run learned, to put it on a base that is in memory already.
+
+    Args:
+        plan: the run's plan.
+        checkpoints: the run's checkpoint folder.
+        base: the one that is in memory.
+
+    Returns:
+        Method, options and learned tensors of the best checkpoint.
+
+    Raises:
+        ModelError: the run was trained on another base.
+    """
+    if plan.base.fingerprint and plan.base.fingerprint != base.fingerprint:
+        raise ModelError(
+            f"The run was trained on another base, {plan.base.id}",
+            where=base.id,
+            fix=f"Choose {plan.base.id} as the base",
+        )
+    options = parse_options(get_method(plan.method.name), plan.method.options)
+    learned = read_learned(best_checkpoint(checkpoints))
+    return ImportedAdapter(plan.method.name, options, dict(learned), seed=plan.seed)
 
 
 def load_run(plan: TrainPlan, checkpoints: Path) -> LanguageModel:

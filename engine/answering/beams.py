@@ -33,6 +33,7 @@ def follow_beams(
     limits: Sequence[int],
     ending: Ending,
     num_beams: int,
+    adapters: Ids | None = None,
 ) -> list[Beam]:
     """Find the best answer to each prompt.
 
@@ -42,6 +43,7 @@ def follow_beams(
         limits: the most tokens of each answer.
         ending: what ends an answer.
         num_beams: how many to follow a prompt.
+        adapters: N numbers of adapters, for a model that has some.
 
     Returns:
         N answers.
@@ -51,7 +53,7 @@ def follow_beams(
         for prompt, limit in zip(prompts, limits, strict=True)
     ]
     going = searches
-    logits = reading.add(prompts)
+    logits = reading.add(prompts, adapters)
     while True:
         logs = logits.log_softmax(dim=-1).split([len(search.scores) for search in going])
         rows, first = [], 0

@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import takewhile
 
+from torch import Tensor
+
 from engine.answering.answer import Answer, Ending
 from engine.answering.beams import follow_beams
 from engine.answering.choice import GREEDY, Choice, Chooser
 from engine.answering.opening import open_reading, rows_at_once
-from engine.answering.reading import Ids, Progress, check_room, evaluating, share
+from engine.answering.reading import Ids, Progress, check_room, evaluating, rows_to_read
 from engine.language_model import LanguageModel
 
 # Beginning rows takes a pass: it waits until a share of the places is free.
@@ -23,6 +25,7 @@ def generate(
     max_new_tokens: int,
     batch_size: int = 32,
     choice: Choice = GREEDY,
+    adapters: Ids | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Answer; an answer that reaches the end of the context window ends there.
@@ -35,12 +38,15 @@ def generate(
         max_new_tokens: longest answer.
         batch_size: most rows at once; fewer where they are long.
         choice: how tokens are chosen.
+        adapters: N numbers of row adapters, for a model that has some.
         progress: called with prompts done and N.
 
     Returns:
         N answers without the stop text, stripped.
     """
-    rows = _Rows(language_model, context_ids, prompts, stop, max_new_tokens, batch_size, choice)
+    rows = _Rows(
+        language_model, context_ids, prompts, stop, max_new_tokens, batch_size, choice, adapters
+    )
     num_done = 0
     while rows.num_left:
         rows.advance()
@@ -59,6 +65,7 @@ def stream(
     max_new_tokens: int,
     batch_size: int = 32,
     choice: Choice = GREEDY,
+    adapters: Ids | None = None,
 ) -> Iterator[tuple[int, str]]:
     """Answer, and say each piece of text as soon as nothing can change it.
 
@@ -70,12 +77,15 @@ def stream(
         max_new_tokens: longest answer.
         batch_size: most rows at once.
         choice: how tokens are chosen; with beams an answer is said at its end.
+        adapters: N numbers of row adapters, for a model that has some.
 
     Yields:
         The number of a prompt and a piece of its answer, often "", one for each token; joined,
         they are what `generate` answers. Whoever has heard enough stops asking.
     """
-    rows = _Rows(language_model, context_ids, prompts, stop, max_new_tokens, batch_size, choice)
+    rows = _Rows(
+        language_model, context_ids, prompts, stop, max_new_tokens, batch_size, choice, adapters
+    )
     said = [""] * len(prompts)
     while rows.num_left:
         for row, has_ended in rows.advance().items():
@@ -97,9 +107,11 @@ class _Rows:
         max_new_tokens: int,
         batch_size: int,
         choice: Choice,
+        adapters: Ids | None,
     ) -> None:
-        check_room(language_model, context_ids, prompts, 1)
-        context, self._prompts = share(context_ids, prompts)
+        context, self._prompts = rows_to_read(language_model, context_ids, prompts, adapters)
+        check_room(language_model, context, self._prompts, 1)
+        self._adapters = [0] * len(prompts) if adapters is None else list(adapters)
         window = language_model.context_tokens + language_model.num_virtual_tokens
         self._limits = [
             min(max_new_tokens, window - len(context) - len(rest)) for rest in self._prompts
@@ -127,7 +139,7 @@ class _Rows:
             may_begin = self._reading.takes_more and free >= self._num_places * _LEAST_FREE_SHARE
             if self._waiting and (may_begin or not self._going):
                 rows = self._admit(free)
-                logits = self._reading.add([self._prompts[row] for row in rows])
+                logits = self._begin(rows)
                 self._going += rows
             else:
                 rows = list(self._going)
@@ -139,6 +151,10 @@ class _Rows:
         }
         self._leave(ended)
         return ended
+
+    def _begin(self, rows: Sequence[int]) -> Tensor:
+        prompts = [self._prompts[row] for row in rows]
+        return self._reading.add(prompts, [self._adapters[row] for row in rows])
 
     def _admit(self, num_free: int) -> list[int]:
         """Take the longest that wait, of equal length where that is needed."""
@@ -171,6 +187,7 @@ class _Rows:
             [self._limits[row] for row in rows],
             self._ending,
             self._choice.num_beams,
+            [self._adapters[row] for row in rows],
         )
         for row, beam in zip(rows, found, strict=True):
             self.answers[row].ids = list(beam.ids)

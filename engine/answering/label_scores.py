@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.answering.opening import open_reading, rows_at_once
-from engine.answering.reading import Ids, Progress, Reading, check_room, evaluating, share
+from engine.answering.reading import Ids, Progress, Reading, check_room, evaluating, rows_to_read
 from engine.language_model import LanguageModel
 
 _MOST_LOGITS = 64_000_000  # fp32 numbers in one forward pass: 256 MB
@@ -22,6 +22,7 @@ def score_labels(
     labels: Sequence[Ids],
     *,
     batch_size: int = 32,
+    adapters: Ids | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
     """Score every label after every prompt; the whole label counts, stop sequence included.
@@ -35,14 +36,16 @@ def score_labels(
         prompts: N prompts.
         labels: L completions as token ids.
         batch_size: most prompts at once; fewer where they are long.
+        adapters: N numbers of row adapters, for a model that has some.
         progress: called with prompts done and N.
 
     Returns:
         Sums of log-probabilities, (N, L).
     """
     longest_label = max(len(label) for label in labels)
-    check_room(language_model, context_ids, prompts, longest_label)
-    context, rests = share(context_ids, prompts)
+    context, rests = rows_to_read(language_model, context_ids, prompts, adapters)
+    check_room(language_model, context, rests, longest_label)
+    owners = [0] * len(prompts) if adapters is None else adapters
     scores = np.empty((len(prompts), len(labels)))
     most_ahead = sum(len(label) - 1 for label in labels)
     num_tokens = max(len(rest) for rest in rests) + most_ahead
@@ -51,8 +54,8 @@ def score_labels(
     with evaluating(language_model):
         reading = open_reading(language_model, context, num_rows, num_tokens)
         for rows in _batches(rests, num_rows, any_lengths=reading.takes_any_lengths):
-            batch = [rests[row] for row in rows]
-            scores[rows] = _score_batch(reading, batch, labels, language_model.vocabulary_size)
+            first = reading.add([rests[row] for row in rows], [owners[row] for row in rows])
+            scores[rows] = _score_batch(reading, first, labels, language_model.vocabulary_size)
             num_done += len(rows)
             if progress is not None:
                 progress(num_done, len(prompts))
@@ -73,14 +76,14 @@ def _batches(prompts: Sequence[Ids], num_rows: int, *, any_lengths: bool) -> Ite
 
 
 def _score_batch(
-    reading: Reading, prompts: Sequence[Ids], labels: Sequence[Ids], vocabulary_size: int
+    reading: Reading, logits: Tensor, labels: Sequence[Ids], vocabulary_size: int
 ) -> NDArray[np.float64]:
-    """Sum log-probabilities: the first token after the prompt, the others after each other."""
-    first = reading.add(prompts).log_softmax(dim=-1)[:, [label[0] for label in labels]]
+    """Sum log-probabilities: of first tokens by logits (B, V), of the others after each other."""
+    first = logits.log_softmax(dim=-1)[:, [label[0] for label in labels]]
     scores = first.cpu().numpy().astype(np.float64)  # (B, L)
     # The last token of a label predicts nothing that counts, so it is never read.
     longer = [number for number, label in enumerate(labels) if len(label) > 1]
-    most_tokens = max(1, _MOST_LOGITS // (len(prompts) * vocabulary_size))
+    most_tokens = max(1, _MOST_LOGITS // (len(logits) * vocabulary_size))
     for group in _group(labels, longer, most_tokens):
         texts = [labels[number][:-1] for number in group]
         targets = [token for number in group for token in labels[number][1:]]

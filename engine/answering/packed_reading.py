@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
-from engine.answering.reading import Ids, Reading
+from engine.answering.reading import Ids, Reading, routed
 from engine.answering.slots import SLOTS, NotUnderstoodError, Pass, Slots, as_bias
 from engine.language_model import LanguageModel
 
@@ -47,19 +47,22 @@ class PackedReading(Reading):
         self._num_start = num_context - self._num_before
         self._memory = Slots(num_rows, self._num_start + num_tokens)
         self._lengths: list[int] = []  # columns in use, by row
+        self._adapters: list[int] = []  # by row
         if num_context:
             read = self._read_context(context_ids)
             self._memory.shared, self._memory.start = (read, {}) if shares else ({}, read)
 
-    def add(self, prompts: Sequence[Ids]) -> Tensor:
+    def add(self, prompts: Sequence[Ids], adapters: Ids | None = None) -> Tensor:
         """Begin more rows, as many in a pass as a pass should hold.
 
         Args:
             prompts: M prompts of one token or more.
+            adapters: M numbers of adapters, 0 for none.
 
         Returns:
             Logits of the token after each prompt, (M, V).
         """
+        self._adapters += [0] * len(prompts) if adapters is None else adapters
         logits, first = [], 0
         while first < len(prompts):
             last, num_tokens = first + 1, len(prompts[first])
@@ -105,6 +108,7 @@ class PackedReading(Reading):
         """
         moved = [(row, place) for place, row in enumerate(rows) if row != place]
         self._lengths = [self._lengths[row] for row in rows]
+        self._adapters = [self._adapters[row] for row in rows]
         self.num_rows = len(rows)
         if moved:
             sources, targets = torch.tensor(moved, device=self._device).T
@@ -220,13 +224,14 @@ class PackedReading(Reading):
         kernel = model.config._attn_implementation
         model.config._attn_implementation = SLOTS
         try:
-            output = model(
-                input_ids=ids[None],
-                position_ids=self._num_before + positions[None],
-                slots_pass=now,
-                use_cache=False,
-                logits_to_keep=0 if keep is None else keep,
-            )
+            with routed(self._language_model, self._adapters, now.slots):
+                output = model(
+                    input_ids=ids[None],
+                    position_ids=self._num_before + positions[None],
+                    slots_pass=now,
+                    use_cache=False,
+                    logits_to_keep=0 if keep is None else keep,
+                )
         finally:
             model.config._attn_implementation = kernel
         logits: Tensor = output.logits[0, :, : self._language_model.vocabulary_size].float()

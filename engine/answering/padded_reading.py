@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from engine.answering.reading import Ids, Reading
+from engine.answering.reading import Ids, Reading, routed
 from engine.language_model import LanguageModel
 
 
@@ -42,15 +42,17 @@ class PaddedReading(Reading):
         self._cache: Any = None
         self._mask = torch.ones(1, 0, dtype=torch.long, device=language_model.device)
         self._lengths = torch.zeros(1, 1, dtype=torch.long, device=language_model.device)
+        self._adapters: list[int] = []  # by row
         if context_ids:
             self._read(self._tensor([context_ids]), keep=1)
         self._context = self._cache, self._mask, self._lengths
 
-    def add(self, prompts: Sequence[Ids]) -> Tensor:
+    def add(self, prompts: Sequence[Ids], adapters: Ids | None = None) -> Tensor:
         """Begin a batch, instead of the one before.
 
         Args:
             prompts: M prompts of one token or more.
+            adapters: M numbers of adapters, 0 for none.
 
         Returns:
             Logits of the token after each prompt, (M, V).
@@ -60,6 +62,7 @@ class PaddedReading(Reading):
         self._cache = copy.deepcopy(cache)
         if self._cache is not None:
             self._cache.batch_repeat_interleave(self.num_rows)
+        self._adapters = list(adapters or [0] * self.num_rows)
         self._mask = mask.expand(self.num_rows, -1)
         self._lengths = lengths.expand(self.num_rows, -1)
         width = max(len(prompt) for prompt in prompts)
@@ -90,6 +93,7 @@ class PaddedReading(Reading):
         index = self._tensor(rows)
         self._cache.reorder_cache(index)
         self._mask, self._lengths = self._mask[index], self._lengths[index]
+        self._adapters = [self._adapters[row] for row in rows]
 
     def look_ahead(self, texts: Sequence[Ids]) -> Tensor:
         """Read several texts after each row in a copy of the cache.
@@ -136,14 +140,16 @@ class PaddedReading(Reading):
         return self._forward(ids.expand(self.num_rows, -1), mask, self._lengths + depth, width)
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int) -> Tensor:
-        output = self._language_model.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        )
+        rows = torch.arange(len(ids), device=ids.device).repeat_interleave(ids.shape[1])
+        with routed(self._language_model, self._adapters, rows):
+            output = self._language_model.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=keep,
+            )
         self._cache = output.past_key_values
         logits: Tensor = output.logits[..., : self._language_model.vocabulary_size].float()
         return logits

@@ -30,11 +30,12 @@ class Reading(ABC):
     takes_any_lengths: bool
 
     @abstractmethod
-    def add(self, prompts: Sequence[Ids]) -> Tensor:
+    def add(self, prompts: Sequence[Ids], adapters: Ids | None = None) -> Tensor:
         """Begin more rows, behind those that are there.
 
         Args:
             prompts: M prompts of one token or more.
+            adapters: M numbers of adapters, for a model that has some; default 0, none.
 
         Returns:
             Logits of the token after each prompt, (M, V) in fp32, soft prompt left out.
@@ -109,6 +110,50 @@ def share(context_ids: Ids, prompts: Sequence[Ids]) -> tuple[list[int], list[lis
     if not first:
         return list(context_ids[:-1]), [[*context_ids[-1:], *prompt] for prompt in prompts]
     return [*context_ids, *first[:same]], [list(prompt[same:]) for prompt in prompts]
+
+
+def rows_to_read(
+    language_model: LanguageModel, context_ids: Ids, prompts: Sequence[Ids], adapters: Ids | None
+) -> tuple[list[int], list[list[int]]]:
+    """Say what is read once for all rows, and what every row reads.
+
+    Args:
+        language_model: the model; has row adapters where some are given.
+        context_ids: the context so far.
+        prompts: N prompts.
+        adapters: N numbers of adapters. What a token means to one is nothing to another, so a row
+            then reads all by itself, behind its adapter's virtual tokens.
+
+    Returns:
+        Context and prompts.
+    """
+    if adapters is None:
+        return share(context_ids, prompts)
+    assert language_model.row_adapters is not None
+    begin = language_model.row_adapters.virtual_ids
+    return [], [
+        [*begin(adapter), *context_ids, *prompt]
+        for adapter, prompt in zip(adapters, prompts, strict=True)
+    ]
+
+
+def routed(
+    language_model: LanguageModel, adapters: Ids, rows: Tensor
+) -> contextlib.AbstractContextManager[None]:
+    """Let a forward pass use the adapters of its tokens.
+
+    Args:
+        language_model: the model, with row adapters or without.
+        adapters: by row; none while the context is read, which is for no adapter.
+        rows: (N,) row of each token.
+
+    Returns:
+        A context manager around the pass.
+    """
+    known = language_model.row_adapters
+    if known is None:
+        return contextlib.nullcontext()
+    return known.routed(torch.tensor(adapters or [0], device=rows.device)[rows])
 
 
 def check_room(

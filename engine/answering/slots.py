@@ -158,6 +158,7 @@ def attend_in_slots(
         causal = mask is None and now.num_queries > 1
         mixed, _ = _attend(query, key, value, mask, scale, softcap, causal=causal)
         return mixed.transpose(1, 2), None
+    key, value = with_prefix(module, key, value, ())  # of single rows, where they begin
     now.memory.write(layer, key, value, now.slots, now.columns)
     rows = slice(now.first, now.first + now.num_rows)
     keys = now.memory.keys[layer][rows, :, : now.end]

@@ -144,23 +144,33 @@ class LayerPrefix:
         Args:
             key: (B, G, S, D).
             value: as key.
-            starts: places where P virtual tokens begin.
+            starts: places where P virtual tokens begin; none where a context was read before.
 
         Returns:
             Keys and values in the same shapes.
         """
         current, shape = self._embedding.current, self._embedding.shape
-        if current is None or key.shape[2] < len(current):
+        if current is None or not starts or key.shape[2] < len(current):
             return key, value
         places = torch.tensor(starts, device=key.device)[:, None]
         places = (places + torch.arange(len(current), device=key.device)).flatten()
         layers = current.view(len(current), 2 * shape.num_layers, shape.num_heads, -1)
         learned = layers[:, 2 * self._layer : 2 * self._layer + 2].permute(1, 2, 0, 3)
         learned = learned.repeat(1, 1, len(starts), 1)  # (2, G, P starts, D)
-        return _exchanged(key, learned[0], places), _exchanged(value, learned[1], places)
+        return exchanged(key, learned[0], places), exchanged(value, learned[1], places)
 
 
-def _exchanged(whole: Tensor, part: Tensor, places: Tensor) -> Tensor:
+def exchanged(whole: Tensor, part: Tensor, places: Tensor) -> Tensor:
+    """Put learned keys or values in the place of others.
+
+    Args:
+        whole: (B, G, S, D).
+        part: (G, M, D).
+        places: (M,) of the tokens they belong to.
+
+    Returns:
+        A new tensor in the shape of `whole`.
+    """
     return whole.index_copy(2, places, part.to(whole.dtype).expand(len(whole), -1, -1, -1))
 
 
@@ -200,7 +210,7 @@ def attach(model: Any, options: Options) -> None:
         PlanError: the layers of this base cannot, or would forget the prefix.
     """
     config = model.config.get_text_config()
-    attentions = _attentions(model)
+    attentions = attentions_of(model)
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=config).layers):
         raise PlanError(
             "The layers of this base forget what lies behind a window, so also a prefix",
@@ -229,8 +239,15 @@ def _shape(model: Any) -> _Shape:
     return _Shape(config.num_hidden_layers, heads, width)
 
 
-def _attentions(model: Any) -> list[Any]:
-    """List the attention of each block; none where a block has not exactly one."""
+def attentions_of(model: Any) -> list[Any]:
+    """List the attention of each block; none where a block has not exactly one.
+
+    Args:
+        model: a transformers causal language model, on any device.
+
+    Returns:
+        The modules in order.
+    """
     _, blocks = blocks_of(model)
     found = [
         [
@@ -293,7 +310,7 @@ def detach(model: Any) -> None:
     embedding = model.get_input_embeddings()
     model.set_input_embeddings(embedding.base)
     model.config._attn_implementation = embedding.kernel
-    for attention in _attentions(model):
+    for attention in attentions_of(model):
         del attention.learned_prefix
 
 

@@ -1,0 +1,84 @@
+"""Several LoRA adapters of one base, weighted and added up: again one LoRA adapter.
+
+sum_i w_i s_i B_i A_i = B A with A = [A_1; A_2; ...] (sum R_i, D_in) and B = [w_1 s_1 B_1, w_2 s_2
+B_2, ...] (D_out, sum R_i). The sum is exact, and its rank the sum of ranks; adding A_i and B_i
+themselves would not give it, as their products would mix.
+Ilharco et al. 2023, "Editing Models with Task Arithmetic", arXiv 2212.04089, for such sums.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.adapter_exchange import AdapterExchange
+from engine.adapter_import import ImportedAdapter
+from engine.adapter_layers import LayerPart, read_parts
+from engine.language_model import LanguageModel
+from engine.layer_values import unusual_values, usual_value, write_values
+from engine.layers import check_rank, linear_layers
+from engine.method import parse_options
+from engine.methods import get_method
+from templates.errors import PlanError
+
+
+def combine_loras(
+    base: LanguageModel, adapters: Sequence[ImportedAdapter], weights: Sequence[float]
+) -> ImportedAdapter:
+    """Add up LoRA adapters, each times its weight.
+
+    Args:
+        base: what they were made for, without a method; left as it is, in evaluation mode.
+        adapters: of LoRA, or of methods that are published as one.
+        weights: one for each; any numbers, also negative ones.
+
+    Returns:
+        A LoRA adapter that changes every weight by the sum of their changes.
+
+    Raises:
+        PlanError: there is not one weight for each adapter, one is no number, a method is not
+            linear in this way, or the ranks add up to more than a layer's width.
+    """
+    if not adapters or len(adapters) != len(weights) or not all(map(math.isfinite, weights)):
+        raise PlanError(
+            f"{len(adapters)} adapters have the weights {list(weights)}",
+            where="weights",
+            fix="Give one number for each adapter, and at least one adapter",
+        )
+    exchange = AdapterExchange(base)
+    narrow: dict[str, list[Tensor]] = {}
+    wide: dict[str, list[Tensor]] = {}
+    try:
+        for adapter, weight in zip(adapters, weights, strict=True):
+            for path, part in _low_rank(exchange, adapter).items():
+                assert part.narrow is not None and part.wide is not None
+                narrow.setdefault(path, []).append(part.narrow)
+                wide.setdefault(path, []).append(part.wide * (weight * part.scale))
+    finally:
+        exchange.use(None)
+    ranks = {path: float(sum(map(len, parts))) for path, parts in narrow.items()}
+    for layer in linear_layers(base.model):
+        check_rank(layer, int(ranks.get(layer.path, 1)), "ranks together")
+    unusual = write_values(unusual_values(ranks))
+    options = {
+        "rank": int(usual_value(ranks)), "alpha": usual_value(ranks), "targets": tuple(ranks),
+        "rank_pattern": unusual, "alpha_pattern": unusual,
+    }  # fmt: skip
+    tensors = {f"{path}.lora_A": torch.cat(parts) for path, parts in narrow.items()}
+    tensors |= {f"{path}.lora_B": torch.cat(parts, dim=1) for path, parts in wide.items()}
+    return ImportedAdapter("lora", parse_options(get_method("lora"), options), tensors)
+
+
+def _low_rank(exchange: AdapterExchange, adapter: ImportedAdapter) -> dict[str, LayerPart]:
+    spec = get_method(adapter.method)
+    parts = read_parts(exchange.use(adapter).model, spec)
+    changes = (part.output_change for part in parts.layers.values())
+    plain = all(change is None for change in changes)
+    if not parts.layers or not plain or any(part.narrow is None for part in parts.layers.values()):
+        raise PlanError(
+            f"{spec.title} is no low-rank change of weights that could be added to another",
+            where=f"method {spec.name}",
+            fix="Choose adapters of LoRA, rsLoRA, LoRA+, PiSSA or AdaLoRA",
+        )
+    return parts.layers
