@@ -333,7 +333,7 @@ def _environment(contestant: Contestant, case: Case) -> dict[str, str]:
     """Ours is the worker's; a peer has it only where the case says so."""
     if contestant.is_peer and case.settings == "own":
         mine = dict(os.environ)
-        mine.pop("OMP_WAIT_POLICY", None)  # a setting of ours, by whomever it was made
+        mine.pop("GOMP_SPINCOUNT", None)  # a setting of ours, by whomever it was made
     else:
         mine = child_environment(offline=True)
     mine.pop("VIRTUAL_ENV", None)

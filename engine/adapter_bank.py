@@ -76,7 +76,7 @@ class AdapterBank:
         stop: str,
         max_new_tokens: int,
         context_ids: Ids = (),
-        batch_size: int = 32,
+        batch_size: int = 64,
         choice: Choice = GREEDY,
         progress: Progress | None = None,
     ) -> list[str]:
@@ -114,7 +114,7 @@ class AdapterBank:
         labels: Sequence[Ids],
         *,
         context_ids: Ids = (),
-        batch_size: int = 32,
+        batch_size: int = 64,
         progress: Progress | None = None,
     ) -> NDArray[np.float64]:
         """Score every label after every prompt, each with its adapter.

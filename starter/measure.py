@@ -16,8 +16,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Read when torch loads: on a busy machine, waiting threads must sleep.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch loads: as in studio/settings.py.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from engine.base_model import locate_base
 from engine.planning.hardware import prepare_process

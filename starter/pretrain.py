@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-# Read when torch loads: on a busy machine, waiting threads must sleep and not burn the cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read when torch loads: as in studio/settings.py.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers

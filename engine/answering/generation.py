@@ -23,7 +23,7 @@ def generate(
     *,
     stop: str,
     max_new_tokens: int,
-    batch_size: int = 32,
+    batch_size: int = 64,
     choice: Choice = GREEDY,
     adapters: Ids | None = None,
     progress: Progress | None = None,
@@ -63,7 +63,7 @@ def stream(
     *,
     stop: str,
     max_new_tokens: int,
-    batch_size: int = 32,
+    batch_size: int = 64,
     choice: Choice = GREEDY,
     adapters: Ids | None = None,
 ) -> Iterator[tuple[int, str]]:

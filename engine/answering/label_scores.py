@@ -21,7 +21,7 @@ def score_labels(
     prompts: Sequence[Ids],
     labels: Sequence[Ids],
     *,
-    batch_size: int = 32,
+    batch_size: int = 64,
     adapters: Ids | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:

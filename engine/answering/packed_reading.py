@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from engine.answering.reading import Ids, Reading, routed
-from engine.answering.slots import SLOTS, NotUnderstoodError, Pass, Slots, as_bias
+from engine.answering.slots import SLOTS, NotUnderstoodError, Pass, Slots, as_bias, row_groups
 from engine.language_model import LanguageModel
 
 _MOST_TOKENS_IN_A_PASS = 2048
@@ -93,8 +93,7 @@ class PackedReading(Reading):
             first=0,
             num_rows=self.num_rows,
             queries=torch.zeros_like(rows),
-            num_queries=1,
-            end=len(keys),
+            groups=row_groups([1] * self.num_rows, self._lengths),
             masks=self._masks(keys <= columns[:, None, None], keys, columns[:, None]),
             windows=self._windows,
         )
@@ -144,8 +143,9 @@ class PackedReading(Reading):
             first=0,
             num_rows=self.num_rows,
             queries=place.repeat(self.num_rows),
-            num_queries=len(ids),
-            end=end,
+            groups=row_groups(
+                [len(ids)] * self.num_rows, [length + len(ids) for length in self._lengths]
+            ),
             masks=self._masks(visible, key_positions[:, None], positions),
             windows=self._windows,
         )
@@ -169,8 +169,9 @@ class PackedReading(Reading):
             first=first,
             num_rows=len(prompts),
             queries=queries,
-            num_queries=num_queries,
-            end=len(keys),
+            groups=row_groups(
+                [len(prompt) for prompt in prompts], [start + len(prompt) for prompt in prompts]
+            ),
             masks=self._masks(keys <= grid[..., None] if start else None, keys, grid),
             windows=self._windows,
         )
@@ -189,8 +190,7 @@ class PackedReading(Reading):
             first=0,
             num_rows=1,
             queries=columns,
-            num_queries=len(columns),
-            end=len(columns),
+            groups=(),
             masks=self._masks(None, columns, columns[None]),
             windows=self._windows,
         )

@@ -6,9 +6,10 @@ What all rows share is kept once. A pass gives its tokens as one line without an
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from engine.attention import with_prefix
 SLOTS = "slots"
 # Switches aside, attention may be asked for things not done here: sinks, learned biases.
 _UNDERSTOOD = {"softcap", "position_ids", "cache_position"}
+# What one more call of the attention kernel costs: so many columns read, or scores computed.
+_COLUMNS_A_CALL, _SCORES_A_CALL = 512, 8192
 
 
 class NotUnderstoodError(Exception):
@@ -81,6 +84,52 @@ class Slots:
         return empty
 
 
+class RowGroup(NamedTuple):
+    """Rows of a pass that are attended together, padded to the longest of them.
+
+    Attributes:
+        rows: their places in the pass.
+        tokens: their tokens in the line.
+        num_queries: Q, the most tokens of one of them in this pass.
+        end: K, columns of their slots that are looked at.
+    """
+
+    rows: slice
+    tokens: slice
+    num_queries: int
+    end: int
+
+
+def row_groups(queries: Sequence[int], ends: Sequence[int]) -> tuple[RowGroup, ...]:
+    """Cut the rows of a pass, in their order, where padding would cost more than one more call.
+
+    Args:
+        queries: tokens of each row in the pass.
+        ends: columns that each row looks at.
+
+    Returns:
+        Groups that hold every row once.
+    """
+    most_waste = _COLUMNS_A_CALL if max(queries) == 1 else _SCORES_A_CALL
+    offsets = [0, *accumulate(queries)]
+    groups: list[RowGroup] = []
+    first = needed = 0
+    widest = (0, 0)
+    for row, (count, end) in enumerate(zip(queries, ends, strict=True)):
+        wider = max(widest[0], count), max(widest[1], end)
+        computed = (row + 1 - first) * wider[0] * wider[1]
+        if row > first and computed - needed - count * end > most_waste:
+            groups.append(_row_group(first, row, offsets, widest))
+            first, needed, wider = row, 0, (count, end)
+        needed += count * end
+        widest = wider
+    return (*groups, _row_group(first, len(queries), offsets, widest))
+
+
+def _row_group(first: int, last: int, offsets: Sequence[int], widest: tuple[int, int]) -> RowGroup:
+    return RowGroup(slice(first, last), slice(offsets[first], offsets[last]), *widest)
+
+
 @dataclass
 class Pass:
     """One forward pass over T tokens of several rows.
@@ -92,10 +141,9 @@ class Pass:
         first: the first row of the pass; the rows are consecutive.
         num_rows: B.
         queries: (T,) place of each token among those of its row in this pass.
-        num_queries: Q, the most tokens of a row in this pass.
-        end: columns that are looked at.
-        masks: by sliding window, (B, 1, Q, end) to add to the scores; None: each row begins with
-            this pass, and sees itself up to each token.
+        groups: which rows are attended together.
+        masks: by sliding window, (B, 1, Q, K) to add to the scores, Q and K of the whole pass, B
+            possibly 1; None: each row begins with this pass, and sees itself up to each token.
         windows: sliding window by layer; None where a layer sees everything.
         read: by layer, keys and values of the pass.
     """
@@ -106,8 +154,7 @@ class Pass:
     first: int
     num_rows: int
     queries: Tensor
-    num_queries: int
-    end: int
+    groups: tuple[RowGroup, ...]
     masks: Mapping[int | None, Tensor | None]
     windows: tuple[int | None, ...]
     read: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -155,24 +202,21 @@ def attend_in_slots(
     if now.memory is None:  # one row that nobody has to find again by slot
         key, value = with_prefix(module, key, value, (0,))
         now.read[layer] = key, value
-        causal = mask is None and now.num_queries > 1
+        causal = mask is None and len(now.slots) > 1
         mixed, _ = _attend(query, key, value, mask, scale, softcap, causal=causal)
         return mixed.transpose(1, 2), None
     key, value = with_prefix(module, key, value, ())  # of single rows, where they begin
     now.memory.write(layer, key, value, now.slots, now.columns)
     rows = slice(now.first, now.first + now.num_rows)
-    keys = now.memory.keys[layer][rows, :, : now.end]
-    values = now.memory.values[layer][rows, :, : now.end]
-    places = now.slots - now.first
+    keys, values = now.memory.keys[layer][rows], now.memory.values[layer][rows]
     line = query[0].transpose(0, 1)  # (T, H, D)
-    if now.num_queries == 1:
-        own, own_sum = _attend(line[:, :, None], keys, values, mask, scale, softcap)
-        mixed, sums = own[:, :, 0], own_sum[:, :, 0]
-    else:
-        block = query.new_zeros(now.num_rows, query.shape[1], now.num_queries, query.shape[3])
-        block[places, :, now.queries] = line
-        own, own_sum = _attend(block, keys, values, mask, scale, softcap, causal=mask is None)
-        mixed, sums = own[places, :, now.queries], own_sum[places, :, now.queries]
+    parts = [
+        _attend_together(line, keys, values, mask, group, now, scale, softcap)
+        for group in now.groups
+    ]
+    mixed, sums = (
+        torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts, strict=True)
+    )
     if now.memory.shared:
         before, before_sum = _attend(query, *now.memory.shared[layer], None, scale, softcap)
         share = torch.sigmoid(before_sum[0].transpose(0, 1) - sums)[..., None].to(mixed.dtype)
@@ -181,6 +225,33 @@ def attend_in_slots(
 
 
 AttentionInterface.register(SLOTS, attend_in_slots)
+
+
+def _attend_together(
+    line: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None,
+    group: RowGroup,
+    now: Pass,
+    scale: float,
+    softcap: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Attend from the tokens of one group's rows: mixtures (T, H, D) and sums (T, H)."""
+    own = line[group.tokens]
+    keys, values = keys[group.rows, :, : group.end], values[group.rows, :, : group.end]
+    if mask is not None:
+        mask = mask if len(mask) == 1 else mask[group.rows]
+        mask = mask[:, :, : group.num_queries, : group.end]
+    if group.num_queries == 1:
+        mixed, sums = _attend(own[:, :, None], keys, values, mask, scale, softcap)
+        return mixed[:, :, 0], sums[:, :, 0]
+    places = now.slots[group.tokens] - now.first - group.rows.start
+    queries = now.queries[group.tokens]
+    block = own.new_zeros(len(keys), own.shape[1], group.num_queries, own.shape[2])
+    block[places, :, queries] = own
+    mixed, sums = _attend(block, keys, values, mask, scale, softcap, causal=mask is None)
+    return mixed[places, :, queries], sums[places, :, queries]
 
 
 def as_bias(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -72,7 +72,7 @@ class CompareRequest(Value):
         title="Validation rows",
         description="Most rows on which prompts are chosen.",
     )
-    batch_size: int = Field(default=32, ge=1, le=4096, title="Rows at once")
+    batch_size: int = Field(default=64, ge=1, le=4096, title="Rows at once")
 
 
 def compare(

@@ -33,7 +33,7 @@ class Question:
     template: Template
     labels: tuple[str, ...]
     max_new_tokens: int
-    batch_size: int = 32
+    batch_size: int = 64
     choice: Choice = GREEDY
 
 

@@ -96,18 +96,6 @@ def configured(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
-def of_rank_40(folder: Path) -> None:
-    """Sound in itself, and wider than the layers of its base."""
-    tensors = load_file(folder / TENSORS)
-    wide = {
-        name: torch.zeros(40, value.shape[1]) if "lora_A" in name
-        else torch.zeros(value.shape[0], 40)
-        for name, value in tensors.items()
-    }  # fmt: skip
-    save_file(wide, folder / TENSORS)
-    configured(r=40)(folder)
-
-
 def with_a_wrong_shape(folder: Path) -> None:
     tensors = load_file(folder / TENSORS)
     name = next(iter(tensors))
@@ -120,7 +108,6 @@ BAD = [
     (pickled, "pickle format, which can run code", "Save it again as safetensors"),
     (without_config, "no readable adapter_config.json", "complete adapter folder"),
     (with_a_wrong_shape, "has shape (4, 7)", "base it was made for"),
-    (of_rank_40, "above the width", "rank"),
     (configured(r=6), "instead of (6, 48)", "base it was made for"),
     (configured(auto_map={"x": "y.py"}), "run its own code", "needs no code of its own"),
     (configured(peft_type="OFT"), "'OFT' cannot be opened", "Choose an adapter of"),

@@ -8,6 +8,7 @@ from engine.answering.opening import open_reading
 from engine.answering.packed_reading import PackedReading
 from engine.answering.padded_reading import PaddedReading
 from engine.answering.reading import Ids, Reading, check_room, evaluating, share
+from engine.answering.slots import row_groups
 from engine.language_model import LanguageModel
 from templates.errors import RunError
 from tests.engine.answering.families import sliding_model
@@ -124,3 +125,20 @@ def test_room_is_checked_before_anything_is_read(tmp_path: Path) -> None:
     check_room(model, [1] * 10, [[1] * 10], CONTEXT - 20)
     with pytest.raises(RunError, match="leaves no room"):
         check_room(model, [1] * 10, [[1] * 10], CONTEXT - 19)
+
+
+@pytest.mark.parametrize("queries", [(1,) * 6, (250, 240, 90, 30, 4, 2), (4, 250, 4, 240, 2, 90)])
+def test_rows_that_are_attended_together_are_alike(queries: tuple[int, ...]) -> None:
+    ends = [250, 240, 90, 30, 4, 2]
+    groups = row_groups(queries, ends)
+    assert 1 < len(groups) < len(queries)
+    assert [row for group in groups for row in range(len(ends))[group.rows]] == list(range(6))
+    line = range(sum(queries))
+    assert [token for group in groups for token in line[group.tokens]] == list(line)
+    for group in groups:
+        assert group.num_queries == max(queries[group.rows])
+        assert group.end == max(ends[group.rows])
+
+
+def test_rows_of_one_length_are_attended_in_one_call() -> None:
+    assert len(row_groups([1] * 64, [300] * 64)) == 1
