@@ -12,7 +12,7 @@ OPTIONS ?=
 # A file's tests stay in one process, since they share what is slow to make.
 IN_PARALLEL := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run demo test test-steps test-matrix check fix lint bench bench-studio starter
+.PHONY: run demo test test-steps test-matrix check fix lint bench bench-methods bench-studio starter
 run: $(VENV)/.product
 	$(BIN)/python app.py open $(OPTIONS)
 
@@ -50,6 +50,9 @@ bench: $(VENV)/.tools $(PEERS)/.ready
 	$(BIN)/python -m benchmarks.train $(BENCH)
 	$(BIN)/python -m benchmarks.infer $(BENCH)
 	$(BIN)/python -m benchmarks.report
+
+bench-methods: $(VENV)/.tools
+	$(BIN)/python -m benchmarks.methods $(BENCH)
 
 bench-studio: $(VENV)/.tools
 	for file in estimate_accuracy jobs page; do echo "== $$file"; $(BIN)/python benchmarks/$$file.py || exit 1; done

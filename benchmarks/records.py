@@ -67,7 +67,7 @@ def this_machine() -> dict[str, Any]:
 
 
 @cache
-def product_digest(method: str) -> str:
+def product_digest(method: str, start: str = "ours.py") -> str:
     """Hash the engine's code that is run, so that what was measured with other code is known.
 
     That is what our contestant and the method import, whatever they import, and so on; other
@@ -75,11 +75,12 @@ def product_digest(method: str) -> str:
 
     Args:
         method: the tuning method; "" for none.
+        start: the file of this folder that runs it.
 
     Returns:
         Twelve digits.
     """
-    waiting = [ROOT / "benchmarks" / "ours.py"]
+    waiting = [ROOT / "benchmarks" / start]
     if method:
         waiting.append(ROOT / "engine" / "methods" / f"{method}.py")
     trees: dict[Path, str] = {}

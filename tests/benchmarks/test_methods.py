@@ -1,0 +1,35 @@
+from typing import Any
+
+from benchmarks.methods import page
+
+MACHINE = {"processor": "A processor", "cores": 2}
+NUMBERS = {
+    "score": 80.0, "low": 75.0, "high": 85.0, "base": 50.0, "outcome": "better",
+    "trainable_ratio": 0.01, "peak_bytes": 600e6, "train_seconds": 12.0, "size_bytes": 40e3,
+    "slower": {"1": 1.2, "32": 1.1},
+}  # fmt: skip
+
+
+def record(task: str, seed: int, **changes: Any) -> dict[str, Any]:
+    return {"method": "lora", "task": task, "seed": seed, "machine": MACHINE, **NUMBERS, **changes}
+
+
+def test_a_method_is_clearly_better_only_with_every_seed() -> None:
+    text = page(
+        [
+            record("sst2", 0, score=10.0),  # measured again below
+            record("sst2", 0, score=79.0),
+            record("sst2", 1, score=81.0),
+            record("trec", 0),
+            record("trec", 1, outcome="cannot tell"),
+        ]
+    )
+    [row] = [line for line in text.splitlines() if line.startswith("| `lora` | 80.0")]
+    assert "80.0 (75–85; seeds 79.0–81.0); base 50.0" in row
+    assert row.endswith("| - | sst2 |")
+    assert "| `lora` | 1.00% | 600 MB | 12 s | 40 kB | 1.20× | 1.10× |" in text
+
+
+def test_what_could_not_be_measured_is_said() -> None:
+    failed = {"method": "lora", "task": "sst2", "seed": 0, "machine": MACHINE, "error": "no room"}
+    assert "could not: no room" in page([failed])
