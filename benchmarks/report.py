@@ -39,7 +39,8 @@ and after {Case.warm_steps}; where it differs, the row says so.
 
 Useful work is products alone: 2N a token forward and 2N backward, 2N more where all weights learn,
 causal attention, and the head only where a supervised token is predicted. The peak is that of the
-machine's faster type, measured between the turns.
+machine's faster type, measured between the turns; "at the whole peak" says how many times as fast
+as that peer anything could be that does the useful products at this peak, and nothing else.
 """
 
 
@@ -142,7 +143,11 @@ def _faster(model: str, method: str, settings: str, least: float) -> Target:
             if (result.case.model, result.case.method) == (model, method):
                 peer = fastest_peer(results, result.case)
                 if peer:
-                    return f"{peer.times_slower:.1f}× `{peer.name}`", peer.times_slower >= least
+                    most = peer.times_slower / result.share_of_peak
+                    differs = "" if peer.losses_agree else ", whose loss differs"
+                    words = f"{peer.times_slower:.1f}× `{peer.name}`{differs}"
+                    words += f"; {most:.1f}× at the whole peak"
+                    return words, peer.times_slower >= least
         return None
 
     words = f"{_TITLES[method]}, {model}, peers {_SETTINGS[settings]}"
