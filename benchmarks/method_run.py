@@ -34,6 +34,7 @@ from templates.errors import RunError
 
 _BASE = "starter"
 _SOURCE_TASK = {"sst2": "trec", "trec": "sst2", "e2e_nlg": "trec"}  # for a method that needs one
+_NEEDED: dict[str, dict[str, Any]] = {"bitfit": {"add_biases": True}}  # the starter has none
 _BATCHES, _ROUNDS = (1, 32), 5
 _ALONE = 8  # prompts that are answered one by one
 
@@ -105,7 +106,8 @@ def _tune(
     sources: Mapping[str, Path] | None = None,
 ) -> tuple[Training, list[Event]]:
     folder.mkdir()
-    plan, _ = make_plan(task.prepare(folder), folder, _BASE, method, seed=seed)
+    options = _NEEDED.get(method)
+    plan, _ = make_plan(task.prepare(folder), folder, _BASE, method, options=options, seed=seed)
     training = assemble(plan, folder, folder / "checkpoints", sources)
     events = list(train(training))
     if not isinstance(events[-1], Finished):

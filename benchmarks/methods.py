@@ -21,6 +21,7 @@ from benchmarks.method_tasks import NUM_TRAIN, TASKS, method_task
 from benchmarks.records import MEASURED, ROOT, product_digest, this_machine
 from engine.methods import all_methods
 from studio.settings import child_environment
+from templates.errors import DataError
 
 PAGE = ROOT / "docs" / "methods.md"
 RECORDS = MEASURED.parent / "measured_methods.jsonl"
@@ -185,7 +186,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
     parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
     options = parser.parse_args()
-    method_task(TASKS[0], 0)  # says at once where the tables are missing
+    try:
+        method_task(TASKS[0], 0)
+    except DataError as error:  # said at once, not by every run
+        raise SystemExit(str(error)) from None
     methods = options.methods or sorted(all_methods())
     for seed, method, task in itertools.product(range(options.seeds), methods, options.tasks):
         if is_done(read(), method, task, seed):
