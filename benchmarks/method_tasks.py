@@ -12,14 +12,13 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.comparing.prompting import Question
+from starter.measuring.tuning import prepare_rows
 from templates.builtin import TEMPLATES
-from templates.dataset import MANIFEST, Dataset, SplitFile
+from templates.dataset import Dataset
 from templates.errors import DataError
 from templates.example import Example
-from templates.files import sha256_of_bytes, write_atomically
 from templates.template import Template
 
 TASKS = ("sst2", "trec", "e2e_nlg")
@@ -65,24 +64,7 @@ class MethodTask:
         Returns:
             The manifest.
         """
-        splits: dict[Any, SplitFile] = {}
-        for split, rows in (("train", self.train), ("validation", self.validation)):
-            content = "".join(row.to_json() + "\n" for row in rows)
-            write_atomically(folder / f"{split}.jsonl", content)
-            splits[split] = SplitFile(rows=len(rows), sha256=sha256_of_bytes(content.encode()))
-        dataset = Dataset(
-            id=self.name,
-            name=self.name,
-            template=self.template,
-            labels=self.labels,
-            splits=splits,
-            columns={slot: slot for slot in ("text", "label")},
-            upload_id=self.name,
-            upload_sha256="",
-            recipe_sha256="",
-        )
-        write_atomically(folder / MANIFEST, dataset.model_dump_json())
-        return dataset
+        return prepare_rows(folder, self.name, self.question, self.train, self.validation)
 
 
 def method_task(name: str, seed: int, *, num_train: int = NUM_TRAIN) -> MethodTask:

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.comparing.classical import train_classical
 from engine.comparing.metrics import score
-from engine.comparing.prompting import answers_to, build_prompts
+from engine.comparing.prompting import Question, answers_to, build_prompts
 from engine.comparing.statistics import interval
 from engine.events import Event, Finished, Stepped
 from engine.language_model import LanguageModel
@@ -119,7 +119,7 @@ def tune(
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        dataset = _prepared(folder, task, training, validation)
+        dataset = prepare_rows(folder, task.name, task.question, training, validation)
         plan, _ = make_plan(
             dataset,
             folder,
@@ -156,24 +156,39 @@ def tuning_rows(task: Task, num_rows: int) -> tuple[list[Example], list[Example]
     return rows[num_validation:], rows[:num_validation]
 
 
-def _prepared(
-    folder: Path, task: Task, training: Sequence[Example], validation: Sequence[Example]
+def prepare_rows(
+    folder: Path,
+    name: str,
+    question: Question,
+    training: Sequence[Example],
+    validation: Sequence[Example],
 ) -> Dataset:
-    """Write rows as a prepared dataset, which is what plans are made for."""
+    """Write rows as a prepared dataset, which is what plans are made for.
+
+    Args:
+        folder: where to.
+        name: of the data.
+        question: gives template and labels.
+        training: rows to learn from.
+        validation: rows that choose the checkpoint.
+
+    Returns:
+        The manifest.
+    """
     splits: dict[Any, SplitFile] = {}
     for split, rows in (("train", training), ("validation", validation)):
         content = "".join(row.to_json() + "\n" for row in rows)
         write_atomically(folder / f"{split}.jsonl", content)
         splits[split] = SplitFile(rows=len(rows), sha256=sha256_of_bytes(content.encode()))
     dataset = Dataset(
-        id=task.name,
-        name=task.name,
-        template=task.question.template,
-        labels=task.labels,
+        id=name,
+        name=name,
+        template=question.template,
+        labels=question.labels,
         splits=splits,
         columns={"text": "text", "label": "label"},
-        upload_id=task.name,
-        upload_sha256=task.digest,
+        upload_id=name,
+        upload_sha256="",
         recipe_sha256="",
     )
     write_atomically(folder / MANIFEST, dataset.model_dump_json())

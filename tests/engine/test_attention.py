@@ -65,6 +65,7 @@ def test_short_rows_and_rows_of_one_length_share_a_grid() -> None:
     shapes = [(grid.num_rows, grid.num_tokens) for grid in rows.grids]
     assert shapes == [(3, 20), (1, 60), (2, 61), (1, 100)]
     assert [grid.is_padded for grid in rows.grids] == [True, False, False, False]
+    assert [len(grid.runs) for grid in rows.grids] == [2, 1, 1, 1]
 
 
 def test_products_stay_in_the_type_that_autocast_asks_for() -> None:

@@ -64,6 +64,14 @@ def test_every_kind_answers_a_chat_too(tmp_path: Path, method: str, options: dic
     assert json.loads(done.stdout)["method"] == method
 
 
+def test_a_rank_above_the_width_of_its_layers_is_brought_down(tmp_path: Path) -> None:
+    made_by_peft(tmp_path, "llama", r=40)
+    done = run(tmp_path / "adapter", tmp_path / "base", "--json")
+    assert done.exit_code == 0, done.stderr
+    [part] = [p for p in json.loads(done.stdout)["learned"] if p["layer"] == "q_proj"]
+    assert part["shapes"] == {"lora_A": [32, 32], "lora_B": [32, 32]}
+
+
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sound")
