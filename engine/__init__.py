@@ -13,6 +13,7 @@ In the order in which things happen:
     attention.py        attention over packed rows, fast to train on processors
     layer_values.py     a number for some layers, another for the rest
     layers.py           finding and exchanging linear layers
+    activation_functions.py  fewer tensors kept by functions that are written out
     experts.py          3-D weights of experts, found and applied
     quantise.py         linear layers in 8 and 4 bits
     reference_quantisers.py  8 and 4 bits, written to be read, and the errors they make

@@ -12,6 +12,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from engine.activation_functions import fuse_activation_functions
 from engine.language_model import LanguageModel
 from engine.layers import linear_layers, put_module
 from engine.model_folder import (
@@ -92,6 +93,7 @@ def load_base(folder: BaseFolder, precision: Precision) -> LanguageModel:
     tokenizer = _load_tokenizer(folder, int(model.config.vocab_size))
     model.requires_grad_(False)
     model.eval()
+    fuse_activation_functions(model)
     # A slice of the last columns is not contiguous, and the product would copy V x D per row.
     model.get_output_embeddings().register_forward_pre_hook(
         lambda head, inputs: (inputs[0].contiguous(),)

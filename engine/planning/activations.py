@@ -13,6 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import AutoModelForCausalLM
 
+from engine.activation_functions import fuse_activation_functions
 from engine.batches import collate
 from engine.encode import Encoded
 from engine.experts import ONE_BY_ONE, experts_of
@@ -50,6 +51,7 @@ def activation_bytes(
     with FakeTensorMode():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
         model.requires_grad_(False)
+        fuse_activation_functions(model)
         if experts_of(model):  # the library's own products of experts refuse fake fp32 tensors
             model.config._experts_implementation = ONE_BY_ONE
         spec.attach(model, options)

@@ -259,7 +259,7 @@ def test_an_estimate_adds_up(base: BaseFolder) -> None:
 def test_the_same_choice_costs_more_when_there_is_more(base: BaseFolder, method: str) -> None:
     little = cost_of(base, method=method, batch_size=4)
     more_rows = cost_of(base, LENGTHS * 2, method=method, batch_size=4)
-    wider = cost_of(base, method=method, batch_size=16)
+    wider = cost_of(base, method=method, batch_size=16, micro_batch_tokens=4096)
     assert more_rows.flops > 1.85 * little.flops and more_rows.high_seconds > little.high_seconds
     assert wider.memory.activations_bytes > 3 * little.memory.activations_bytes
     assert wider.memory.weights_bytes == little.memory.weights_bytes
