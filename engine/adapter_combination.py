@@ -73,9 +73,11 @@ def combine_loras(
 def _low_rank(exchange: AdapterExchange, adapter: ImportedAdapter) -> dict[str, LayerPart]:
     spec = get_method(adapter.method)
     parts = read_parts(exchange.use(adapter).model, spec)
-    changes = (part.output_change for part in parts.layers.values())
-    plain = all(change is None for change in changes)
-    if not parts.layers or not plain or any(part.narrow is None for part in parts.layers.values()):
+    plain = all(
+        part.narrow is not None and part.output_change is None and part.shift is None
+        for part in parts.layers.values()
+    )
+    if not parts.layers or not plain:
         raise PlanError(
             f"{spec.title} is no low-rank change of weights that could be added to another",
             where=f"method {spec.name}",

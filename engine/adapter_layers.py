@@ -5,7 +5,7 @@ K adapters, N tokens of all rows in a line, a_n the number of token n's adapter,
 LoRA: y_n = W x_n + s_k B_k A_k x_n with k = a_n. The A_k lie below each other in A (R, D_in) and
 the B_k beside each other in B (D_out, R), R the sum of ranks, so nothing is padded to equal ranks:
 y = W x + B (m (A x)), where m (N, R) is s_k at the ranks of a token's own adapter and 0 elsewhere.
-DoRA and (IA)3 have a row of factors for each adapter, and zeros for those without.
+DoRA, (IA)3 and learned biases have a row of values for each adapter, and zeros for those without.
 Soft prompts and prefixes are virtual tokens, of which every adapter has its own.
 Wen and Chaudhuri 2023, "Batched Low-Rank Adaptation of Foundation Models", arXiv 2312.05677; Chen
 et al. 2023, "Punica: Multi-Tenant LoRA Serving", arXiv 2310.18547.
@@ -22,9 +22,11 @@ from torch.nn import functional
 
 from engine.layers import modules_of
 from engine.method import MethodSpec, trainable
+from engine.methods.bitfit import ShiftedLinear
 from engine.methods.dora import DoraLinear
 from engine.methods.ia3 import ScaledLinear
 from engine.methods.lora import LoraLinear
+from engine.methods.lora_bitfit import BiasedLoraLinear
 from engine.methods.prefix import PrefixEmbedding, exchanged
 from engine.methods.prompt_tuning import LearnedVectors, VirtualTokens
 from templates.errors import ModelError, PlanError
@@ -32,7 +34,7 @@ from templates.errors import ModelError, PlanError
 
 @dataclass(frozen=True)
 class LayerPart:
-    """What an adapter does to one linear layer: y = (1 + c) (W (x + d x) + s B A x) without bias.
+    """What an adapter does to one linear layer: y = (1 + c) (W (x + d x) + b + s B A x) + e.
 
     Attributes:
         narrow: A (R, D_in), or None.
@@ -40,7 +42,7 @@ class LayerPart:
         scale: s.
         input_change: d (D_in,), or None.
         output_change: c (D_out,), or None.
-        spares_bias: whether c leaves the layer's bias alone.
+        shift: e (D_out,), or None.
     """
 
     narrow: Tensor | None = None
@@ -48,7 +50,7 @@ class LayerPart:
     scale: float = 1.0
     input_change: Tensor | None = None
     output_change: Tensor | None = None
-    spares_bias: bool = False
+    shift: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ def read_parts(model: Any, spec: MethodSpec) -> AdapterParts:
     layers: dict[str, LayerPart] = {}
     for path, lora in modules_of(model, LoraLinear):
         layers[path] = _lora_part(lora)
+    for path, shifted in modules_of(model, ShiftedLinear):
+        layers[path] = LayerPart(shift=shifted.shift.detach().clone())
     for path, scaled in modules_of(model, ScaledLinear):
         change = scaled.ia3_l.detach() - 1
         at_input = scaled.scales_input
@@ -122,9 +126,11 @@ def _lora_part(layer: LoraLinear) -> LayerPart:
     own = layer.peft_tensors()
     narrow, wide = own["lora_A.weight"].clone(), own["lora_B.weight"].clone()
     if isinstance(layer, DoraLinear):
-        change = layer.lora_magnitude_vector.detach() / layer.lengths() - 1
-        return LayerPart(narrow, wide, layer.scale, output_change=change, spares_bias=True)
-    return LayerPart(narrow, wide, layer.scale)
+        change, bias = layer.lora_magnitude_vector.detach() / layer.lengths() - 1, layer.base.bias
+        shift = None if bias is None else -change * bias.detach().float()  # length is of W alone
+        return LayerPart(narrow, wide, layer.scale, output_change=change, shift=shift)
+    shift = layer.shift.detach().clone() if isinstance(layer, BiasedLoraLinear) else None
+    return LayerPart(narrow, wide, layer.scale, shift=shift)
 
 
 class TokenRoute:
@@ -204,12 +210,7 @@ class RowLinear(nn.Module):
         self.output_changes = _table(
             {number: part.output_change for number, part in parts.items()}, num_adapters
         )
-        spared = {
-            number: -part.output_change * base.bias.detach().float()
-            for number, part in parts.items()
-            if part.spares_bias and part.output_change is not None and base.bias is not None
-        }
-        self.shifts = _table(spared, num_adapters)
+        self.shifts = _table({number: part.shift for number, part in parts.items()}, num_adapters)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer, and to each token what its adapter adds.

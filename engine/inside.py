@@ -1,8 +1,9 @@
 """What tuning changed inside a model: which layers moved, in how many directions, and what a soft
 prompt resembles.
 
-A method that puts an update beside a layer tells it by its `update`; what learns in place is
-compared with the base. Nothing is merged, and one layer is looked at at a time.
+A method that puts an update beside a layer tells it by its `update`, and that of a bias by its
+`bias_change`; what learns in place is compared with the base. Nothing is merged, and one layer is
+looked at at a time.
 """
 
 import math
@@ -13,8 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from engine.experts import WEIGHTS
 from engine.language_model import LanguageModel
 from engine.layers import weight_of
+from engine.lora_experts import LoraExperts
 from engine.methods.prompt_tuning import LearnedVectors
 from templates.values import Value
 
@@ -33,16 +36,28 @@ class Updated(Protocol):
         """Give the change of the weight, (D_out, D_in)."""
 
 
+@runtime_checkable
+class Rebiased(Protocol):
+    """A layer whose bias learned."""
+
+    base: Any
+
+    def bias_change(self) -> Tensor | None:
+        """Give the change of the bias, (D_out,); None where there is none that could change."""
+
+
 class LayerChange(Value):
-    """How far a layer's weight moved, and in how many directions."""
+    """How far a layer's weight, or its bias, moved, and in how many directions."""
 
     path: str
-    change_ratio: float = Field(description="Length of the change over that of the weight.")
+    change_ratio: float = Field(description="Length of the change over that of the layer's weight.")
     effective_rank: float = Field(
         description="Directions that the change is spread over: the exponential of the entropy "
         "of its singular values (Roy and Vetterli 2007). 0: no change, or no matrix."
     )
-    singular_values: tuple[float, ...] = Field(description="Of the change, the largest first.")
+    singular_values: tuple[float, ...] = Field(
+        description="Of the change, the largest first; of experts, their mean."
+    )
 
 
 class Neighbour(Value):
@@ -83,7 +98,13 @@ def look_inside(base: LanguageModel, tuned: LanguageModel) -> Iterator[Value]:
     for path, module in tuned.model.named_modules():
         if isinstance(module, Updated):
             yield _changed(path, weight_of(module.base).float(), module.update().float())
-        elif path in plain and not list(module.children()):
+        if isinstance(module, Rebiased) and (shift := module.bias_change()) is not None:
+            yield _changed(f"{path}.bias", weight_of(module.base).float(), shift.float())
+        if isinstance(module, LoraExperts):
+            for name in WEIGHTS:
+                weight = getattr(module.base, name).detach().float()
+                yield _changed(f"{path}.{name}", weight, module.update_of(name).update().float())
+        if path in plain and not list(module.children()):
             yield from _changed_in_place(path, plain[path], module)
     embedding = tuned.model.get_input_embeddings()
     if isinstance(embedding, LearnedVectors):
@@ -101,7 +122,12 @@ def _changed_in_place(path: str, before: nn.Module, after: nn.Module) -> Iterato
 def _changed(path: str, weight: Tensor, change: Tensor) -> LayerChange:
     length = float(torch.linalg.vector_norm(weight))
     moved = float(torch.linalg.vector_norm(change))
-    values = singular_values(change) if change.dim() == 2 and moved else torch.zeros(0)
+    values = torch.zeros(0)
+    if change.dim() > 1 and moved:  # a matrix, or one for each expert
+        values = torch.stack(
+            [singular_values(part) for part in change.reshape(-1, *change.shape[-2:])]
+        )
+        values = values.mean(dim=0)
     return LayerChange(
         path=path,
         change_ratio=moved / length if length else 0.0,

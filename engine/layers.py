@@ -208,6 +208,19 @@ def norm_layers(model: Any) -> list[tuple[str, nn.Module]]:
     ]
 
 
+def norms_with_bias(model: Any) -> dict[str, nn.Module]:
+    """Find the normalisations whose bias can learn.
+
+    Args:
+        model: a transformers causal language model, on any device.
+
+    Returns:
+        Layers by path.
+    """
+    norms = norm_layers(model)
+    return {path: norm for path, norm in norms if getattr(norm, "bias", None) is not None}
+
+
 def final_norm(model: Any) -> nn.Module | None:
     """Find the normalisation behind the last block.
 

@@ -13,17 +13,18 @@ from torch import Tensor
 
 from engine.experts import experts_of
 from engine.layer_values import is_called, unusual_values, usual_value, value_for, write_values
-from engine.layers import LinearLayer, linear_layers
+from engine.layers import LinearLayer, linear_layers, norms_with_bias
 from engine.lora_experts import EXPERTS, NESTED, read_experts
 from engine.method import PeftAdapter, PeftImport
 from templates.errors import ModelError
 
 PREFIX = "base_model.model."  # of the library's tensor names
-_LENGTHS = "lora_magnitude_vector"
+_LENGTHS, _BIAS = "lora_magnitude_vector", "lora_B.bias"
 _PARTS = {
     "lora": ("lora_A.weight", "lora_B.weight"),
     "rslora": ("lora_A.weight", "lora_B.weight"),
     "dora": ("lora_A.weight", "lora_B.weight", _LENGTHS),
+    "lora_bitfit": ("lora_A.weight", "lora_B.weight", _BIAS),
     "adalora": ("lora_A", "lora_B", "lora_E"),
 }
 # Read below, or of no consequence for what a trained adapter computes.
@@ -32,8 +33,8 @@ _UNDERSTOOD = {
     "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora",
     "rank_pattern", "alpha_pattern", "target_modules", "target_parameters", "exclude_modules",
     "layers_to_transform", "layers_pattern", "fan_in_fan_out", "init_lora_weights", "bias",
-    "loftq_config", "eva_config", "megatron_core", "qalora_group_size", "runtime_config",
-    "velora_config",
+    "lora_bias", "loftq_config", "eva_config", "megatron_core", "qalora_group_size",
+    "runtime_config", "velora_config",
 }  # fmt: skip
 _ALL_PARTS = sorted({part for parts in _PARTS.values() for part in parts})
 _OF_ADALORA = {
@@ -51,7 +52,7 @@ def read_lora(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport | None:
     Args:
         model: the bare base, also on the meta device.
         adapter: config and tensors as they lie in the folder.
-        kind: "lora", "rslora" or "dora".
+        kind: "lora", "rslora", "dora" or "lora_bitfit".
 
     Returns:
         Options of the method of that name and tensors by parameter name; None for other kinds.
@@ -101,16 +102,18 @@ def read_adalora(model: Any, adapter: PeftAdapter) -> PeftImport | None:
 
 def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
     config = adapter.config
-    _check_settings(config)
+    _check_settings(config, kind)
     linear = {layer.path: layer for layer in linear_layers(model)}
-    found = _by_layer(adapter.tensors)
+    others = dict(adapter.tensors)
+    of_norms = _take_norms(model, others) if kind == "lora_bitfit" else {}
+    found = _by_layer(others)
     of_experts = _take_experts(model, config, found)
     _check_targets(config, list(linear), found)
     usual_rank, usual_alpha = _number(config.get("r", 8)), _number(config.get("lora_alpha", 8))
     ranks, alphas = (_patterns(config, name) for name in ("rank_pattern", "alpha_pattern"))
     own_ranks: dict[str, float] = {}
     own_alphas: dict[str, float] = {}
-    tensors: dict[str, Tensor] = dict(of_experts)
+    tensors: dict[str, Tensor] = of_experts | of_norms
     for path, parts in found.items():
         rank = value_for(ranks, path, usual_rank)
         alpha = value_for(alphas, path, usual_alpha)
@@ -120,6 +123,8 @@ def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
         if kind in ("lora", "rslora"):
             parts, rank, alpha = _fitted(linear[path], parts, rank, alpha, kind)
         own_ranks[path], own_alphas[path] = rank, alpha
+        if _BIAS in parts:  # the library multiplies it together with the product
+            tensors[f"{path}.shift"] = parts.pop(_BIAS).float() * (alpha / rank)
         for part, tensor in parts.items():
             tensors[f"{path}.{part.removesuffix('.weight')}"] = tensor.float()
     pairs = set(zip(own_ranks.values(), own_alphas.values(), strict=True))
@@ -136,7 +141,9 @@ def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
         "rank_pattern": write_values(unusual_values(own_ranks)),
         "alpha_pattern": write_values(unusual_values(own_alphas)),
     }
-    return PeftImport(options, tensors)
+    return PeftImport(
+        options | ({"norms": bool(of_norms)} if _BIAS in _PARTS[kind] else {}), tensors
+    )
 
 
 def _take_experts(
@@ -159,10 +166,12 @@ def _take_experts(
 def _kind(config: Mapping[str, Any]) -> str:
     if config.get("use_dora"):
         return "dora"
-    return "rslora" if config.get("use_rslora") else "lora"
+    if config.get("use_rslora"):
+        return "rslora"
+    return "lora_bitfit" if config.get("lora_bias") else "lora"
 
 
-def _check_settings(config: Mapping[str, Any]) -> None:
+def _check_settings(config: Mapping[str, Any], kind: str) -> None:
     if config.get("init_lora_weights", True) not in _STARTS:
         raise ModelError(
             f"The adapter started with {config['init_lora_weights']!r}, which changes the base too",
@@ -170,13 +179,25 @@ def _check_settings(config: Mapping[str, Any]) -> None:
             fix="Save it converted to a plain LoRA, with path_initial_model_for_weight_conversion",
         )
     strange = [name for name, value in config.items() if value and name not in _UNDERSTOOD]
-    strange += ["bias"] if config.get("bias", "none") != "none" else []
+    if kind != "lora_bitfit":
+        strange += ["lora_bias"] if config.get("lora_bias") else []
+        strange += ["bias"] if config.get("bias", "none") != "none" else []
     if strange:
         raise ModelError(
             f"The adapter uses {strange[0]!r}, which cannot be taken over",
             where="adapter_config.json",
             fix="Merge it into its base with the program it comes from, and open the result",
         )
+
+
+def _take_norms(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take the biases of norms, which the library saves whole, out of an adapter's tensors."""
+    biases = {f"{PREFIX}{path}.bias": f"{path}.bias" for path in norms_with_bias(model)}
+    found = {biases[name]: tensors.pop(name).float() for name in list(tensors) if name in biases}
+    for name, bias in found.items():
+        if not bool(bias.isfinite().all()):
+            raise _no_fit("A tensor holds values that are no numbers", name)
+    return found
 
 
 def _by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -238,7 +259,7 @@ def _check_layer(
         wide: (layer.out_features, rank),
     }
     for part in more:
-        shapes[part] = (layer.out_features,) if part == _LENGTHS else (rank, 1)
+        shapes[part] = (rank, 1) if part == "lora_E" else (layer.out_features,)
     for part in sorted(shapes.keys() ^ parts.keys()):
         what = "The adapter lacks a tensor" if part in shapes else "There is a tensor too many"
         raise _no_fit(what, f"{path}.{part}")

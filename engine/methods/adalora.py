@@ -287,7 +287,7 @@ SPEC = replace(
     when_to_choose="When the adapter has to be small and the run is long enough, some hundred "
     "steps, to find out where its ranks belong. What it publishes is an ordinary LoRA adapter.",
     quality_place=26,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     optimizer=replace(ADAMW, num_moments=4, update_bytes=60),
     attach=partial(lora.attach, kind=AdaLoraLinear),
     initialise=initialise,

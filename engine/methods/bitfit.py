@@ -10,6 +10,7 @@ Language-models", arXiv 2106.10199.
 """
 
 import copy
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -24,7 +25,7 @@ from engine.layers import (
     is_transposed,
     linear_layers,
     modules_of,
-    norm_layers,
+    norms_with_bias,
     put_module,
     unwrap,
 )
@@ -80,6 +81,14 @@ class ShiftedLinear(nn.Module):
         y: Tensor = self.base(x)
         return y + self.shift.to(y.dtype)
 
+    def bias_change(self) -> Tensor:
+        """Say by how much the bias is another one.
+
+        Returns:
+            s, (D_out,).
+        """
+        return self.shift.detach()
+
 
 class RebiasedNorm(nn.Module):
     """A frozen norm and the bias that it learns."""
@@ -107,6 +116,15 @@ class RebiasedNorm(nn.Module):
         shift: Tensor = self.bias - self.base.bias
         return y + shift.to(y.dtype)
 
+    def bias_change(self) -> Tensor:
+        """Say by how much the bias is another one.
+
+        Returns:
+            (D,).
+        """
+        change: Tensor = self.bias.detach() - self.base.bias
+        return change
+
 
 def attach(model: Any, options: Options) -> None:
     """Put something to learn beside every chosen bias.
@@ -119,7 +137,7 @@ def attach(model: Any, options: Options) -> None:
         PlanError: no layer has such a name, or one has no bias and shall get none.
     """
     linear = {layer.path: layer for layer in linear_layers(model)}
-    norms = {path: norm for path, norm in norm_layers(model) if _has_bias(norm)}
+    norms = norms_with_bias(model)
     paths = [*linear, *norms]
     able = {path for path in linear if options.add_biases or _has_bias(linear[path].module)}
     able |= norms.keys()
@@ -154,19 +172,30 @@ def merge(model: Any) -> None:
     Args:
         model: the model `attach` was called on.
     """
+    shifts = {path: layer.shift for path, layer in modules_of(model, ShiftedLinear)}
+    norms = modules_of(model, RebiasedNorm)
+    detach(model)
+    add_to_biases(model, shifts)
+    for path, norm in norms:
+        model.get_submodule(path).bias.data.copy_(norm.bias.data)
+
+
+def add_to_biases(model: Any, shifts: Mapping[str, Tensor]) -> None:
+    """Add what was learned to the biases of linear layers: b <- b + s; one without gets s.
+
+    Args:
+        model: with nothing of a method on these layers.
+        shifts: (D_out,) by path of the layer.
+    """
     added = set()
-    for path, layer in modules_of(model, ShiftedLinear):
-        base, bias = layer.base, layer.shift.detach()
-        if _has_bias(base):
-            base.bias.data = (base.bias.float() + bias).to(base.bias.dtype)
+    for path, shift in shifts.items():
+        layer, bias = model.get_submodule(path), shift.detach()
+        if _has_bias(layer):
+            layer.bias.data = (layer.bias.float() + bias).to(layer.bias.dtype)
         else:
             added.add(f"{path}.bias")
-            bias = bias if isinstance(base, QuantisedLinear) else bias.to(base.weight.dtype)
-            base.bias = nn.Parameter(bias, requires_grad=False)
-        put_module(model, path, base)
-    for path, norm in modules_of(model, RebiasedNorm):
-        norm.base.bias.data.copy_(norm.bias.data)
-        put_module(model, path, norm.base)
+            bias = bias if isinstance(layer, QuantisedLinear) else bias.to(layer.weight.dtype)
+            layer.bias = nn.Parameter(bias, requires_grad=False)
     if added:
         _declare(model, added)
 
@@ -283,7 +312,7 @@ SPEC = MethodSpec(
     "biases, as GPT-2 and OPT have. With many examples others learn more.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=42,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,
     export=export,
 )

@@ -105,6 +105,6 @@ SPEC = MethodSpec(
     "before anything in it is changed. It cannot teach the base to read differently.",
     servable_by=("transformers", "vLLM", "llama.cpp", "Ollama"),
     quality_place=47,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,
 )

@@ -245,7 +245,7 @@ SPEC = MethodSpec(
     "be kept. It learns less than LoRA where there is more data.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=34,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,
     export=export,
 )

@@ -54,6 +54,24 @@ class TunedNorm(nn.Module):
         y: Tensor = functional_call(self.base, values, (x, *more))
         return y
 
+    def update(self) -> Tensor:
+        """Say by how much the scale is another one.
+
+        Returns:
+            (D,).
+        """
+        return self.tuned["weight"].detach() - self.base.get_parameter("weight")
+
+    def bias_change(self) -> Tensor | None:
+        """Say by how much the bias is another one.
+
+        Returns:
+            (D,), or None where the norm has none.
+        """
+        if "bias" not in self.tuned:
+            return None
+        return self.tuned["bias"].detach() - self.base.get_parameter("bias")
+
 
 def attach(model: Any, options: Options) -> None:
     """Let every norm learn.
@@ -123,7 +141,7 @@ SPEC = MethodSpec(
     "format well, and teaches little that is new.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=43,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,
     export=export,
 )

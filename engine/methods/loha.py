@@ -251,7 +251,7 @@ SPEC = MethodSpec(
     "large to keep. Training takes a little longer.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=33,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     initialise=initialise,
     merge=merge,
     export=export,

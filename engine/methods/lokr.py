@@ -283,7 +283,7 @@ SPEC = MethodSpec(
     "direction of a layer. It needs a little longer to learn.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=32,
-    precisions=("fp32", "bf16", "nf4"),
+    precisions=("fp32", "bf16", "int8", "nf4"),
     initialise=initialise,
     merge=merge,
     export=export,

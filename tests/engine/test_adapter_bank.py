@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4},
     "rslora": {"rank": 2, "alpha": 4},
     "dora": {"rank": 3},
+    "lora_bitfit": {"rank": 3, "norms": False},
     "lora_plus": {"rank": 4, "top_blocks": 1},
     "pissa": {"rank": 2},
     "random_rank": {"rank": 5, "alpha": 4},

@@ -8,6 +8,7 @@ from engine.inside import LayerChange, PromptVector, effective_rank, look_inside
 from engine.layers import linear_layers, weight_of
 from engine.method import attach_method, parse_options, trainable
 from engine.methods import get_method
+from tests.engine.architectures import random_model
 from tests.engine.methods.test_contract import SMALL, train_steps
 from tests.engine.tiny import ARCHITECTURES, tiny_model
 
@@ -97,3 +98,50 @@ def test_a_prompt_made_of_words_resembles_them(tmp_path: Path, method: str) -> N
         words = [tuned.decode([id_]) for id_ in (tuned.encode("in") * 4)[:4]]
         assert [part.nearest[0].token for part in found] == words  # type: ignore[union-attr]
         assert all(part.nearest[0].cosine == pytest.approx(1, abs=1e-4) for part in found)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("ln", {}), ("bitfit", {"add_biases": True}), ("lora_bitfit", {"rank": 2})],
+)
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_biases_and_norms_are_looked_at_as_well(
+    tmp_path: Path, method: str, options: dict[str, object], architecture: str
+) -> None:
+    spec = get_method(method)
+    base = tiny_model(tmp_path, architecture)
+    before = {name: value.clone() for name, value in base.model.named_parameters()}
+    tuned = attach_method(
+        tiny_model(tmp_path, architecture), spec, parse_options(spec, options), seed=7
+    )
+    draw = torch.Generator().manual_seed(0)
+    for value in trainable(tuned.model).values():
+        value.data += 0.1 * torch.randn(value.shape, generator=draw)
+    parts = [part for part in look_inside(base, tuned) if isinstance(part, LayerChange)]
+    found = {part.path: part.change_ratio for part in parts}
+    assert len(found) == len(parts)
+    assert spec.merge
+    spec.merge(tuned.model)
+    for name, value in tuned.model.named_parameters():
+        change = value - before.get(name, torch.zeros(()))
+        if float(change.norm()):
+            layer, _, kind = name.rpartition(".")
+            length = before[f"{layer}.weight"].norm()
+            place = name if kind == "bias" else layer
+            assert found[place] == pytest.approx(float(change.norm() / length), rel=1e-3)
+
+
+def test_experts_are_looked_at_as_well(tmp_path: Path) -> None:
+    spec = get_method("lora")
+    options = parse_options(spec, {"rank": 3, "targets": ["experts"]})
+    base, tuned = (random_model("mixtral") for _ in range(2))
+    tuned = attach_method(tuned, spec, options, seed=1)
+    draw = torch.Generator().manual_seed(0)
+    for value in trainable(tuned.model).values():
+        value.data += torch.randn(value.shape, generator=draw)
+    parts = list(look_inside(base, tuned))
+    assert len(parts) == 2 * 2  # two weights in each of two layers
+    for part in parts:
+        assert isinstance(part, LayerChange)
+        assert part.change_ratio > 0 and 1 < part.effective_rank <= 3 + 1e-3
+        assert sum(value > 1e-4 * part.singular_values[0] for value in part.singular_values) == 3

@@ -74,8 +74,10 @@ def in_peft(folder: Path, architecture: str) -> torch.nn.Module:
     base = plain_base(folder, architecture)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        # peft 0.21.2 asks transformers 5.23 by a name on its way out; it must not warn of more.
+        # peft 0.21.2 asks transformers 5.23 by a name on its way out, and cannot merge a bias where
+        # there was none; it must not warn of more.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", "`lora_bias=True` was passed but")
         return PeftModel.from_pretrained(base, folder / "adapter")
 
 

@@ -32,6 +32,7 @@ SMALL = NEEDED | {
     "loha": {"rank": 4},
     "lokr": {"rank": 2},
     "lora": {"rank": 4},
+    "lora_bitfit": {"rank": 4},
     "qlora": {"rank": 4},
     "prefix": {"num_tokens": 5},
     "prompt_tuning": {"num_tokens": 5},
