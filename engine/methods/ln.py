@@ -60,7 +60,8 @@ class TunedNorm(nn.Module):
         Returns:
             (D,).
         """
-        return self.tuned["weight"].detach() - self.base.get_parameter("weight")
+        change: Tensor = self.tuned["weight"].detach() - self.base.get_parameter("weight")
+        return change
 
     def bias_change(self) -> Tensor | None:
         """Say by how much the bias is another one.
@@ -70,7 +71,8 @@ class TunedNorm(nn.Module):
         """
         if "bias" not in self.tuned:
             return None
-        return self.tuned["bias"].detach() - self.base.get_parameter("bias")
+        change: Tensor = self.tuned["bias"].detach() - self.base.get_parameter("bias")
+        return change
 
 
 def attach(model: Any, options: Options) -> None:

@@ -150,7 +150,7 @@ SPEC = replace(
     when_to_choose="When LoRA falls a little short: a few more values, of another kind. Publish it "
     "as a merged model where the base has biases; as an adapter `peft` opens it.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
-    quality_place=24,
+    quality_place=28,
     precisions=("fp32", "bf16", "int8", "nf4"),
     attach=attach,
     detach=detach,

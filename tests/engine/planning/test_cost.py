@@ -291,7 +291,7 @@ def test_methods_differ_as_they_should(base: BaseFolder) -> None:
     ("changes", "memory_bytes", "words"),
     [
         ({"batch_size": 512, "method": "lora"}, 401_000_000,
-         ("needs about 0.4 GB", "are free", "Lower the tokens at once from 4,096")),
+         ("needs about 0.4 GB", "are free", "Lower the tokens at once from 1,024")),
         ({"batch_size": 1, "method": "lora"}, 400_300_000,
          ("needs about 0.4 GB", "are free", "Turn on recomputes")),
         ({"recomputes": True, "batch_size": 1, "method": "full"}, 400_000_000,

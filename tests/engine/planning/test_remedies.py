@@ -76,7 +76,7 @@ def test_a_plan_puts_as_much_into_memory_as_fits_by_itself(
     request = EstimateRequest(dataset_folder=places[0], base=str(places[1]), method="full")
     plan, cost = plan_on(ground, request, with_free(need))
     assert cost.fits and plan.schedule.micro_batch_tokens == 128
-    assert plan_on(ground, request, HARDWARE)[0].schedule.micro_batch_tokens == 4096
+    assert plan_on(ground, request, HARDWARE)[0].schedule.micro_batch_tokens == 1024
 
 
 def test_computing_twice_is_proposed_where_one_example_is_too_much(

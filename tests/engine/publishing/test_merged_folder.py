@@ -3,6 +3,7 @@ from pathlib import Path
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from engine.activation_functions import fuse_activation_functions
 from engine.base_model import load_skeleton
 from engine.publishing.merged_folder import make_plain
 from engine.quantise import NF4Linear
@@ -21,6 +22,7 @@ def test_a_square_layer_of_gpt2_gets_its_own_orientation_back(tmp_path: Path) ->
     assert type(plain) is Conv1D and torch.equal(plain.weight, weight.T)
     assert torch.allclose(before, plain.float()(inputs), atol=1e-5)
     assert not any(isinstance(module, NF4Linear) for module in held.modules())
+    fuse_activation_functions(skeleton)
     assert [type(module) for module in held.modules()] == [
         type(module) for module in skeleton.modules()
     ]
