@@ -1,9 +1,9 @@
 """One method on one task with one seed, in a process of its own: what it reaches, and its price.
 
-    python -m benchmarks.method_run METHOD TASK SEED
+    python -m benchmarks.method_run METHOD TASK SEED [LEARNING_RATE]
 
 Everything as the studio does it with nobody's choices: the plan, the schedule of the method, the
-best checkpoint. Prints one JSON line.
+best checkpoint. With a learning rate, answers are not timed. Prints one JSON line.
 """
 
 import json
@@ -33,19 +33,24 @@ from engine.trainer import Training, train
 from templates.errors import RunError
 
 _BASE = "starter"
-_SOURCE_TASK = {"sst2": "trec", "trec": "sst2", "e2e_nlg": "trec"}  # for a method that needs one
+_SOURCE_TASK = {  # for a method that needs one
+    "sst2": "trec", "trec": "sst2", "e2e_nlg": "trec", "snips": "clinc150", "clinc150": "snips",
+}  # fmt: skip
 _NEEDED: dict[str, dict[str, Any]] = {"bitfit": {"add_biases": True}}  # the starter has none
 _BATCHES, _ROUNDS = (1, 32), 5
 _ALONE = 8  # prompts that are answered one by one
 
 
-def measure(method: str, task: MethodTask, seed: int) -> dict[str, Any]:
+def measure(
+    method: str, task: MethodTask, seed: int, learning_rate: float | None = None
+) -> dict[str, Any]:
     """Tune, answer the test rows, and compare with the base that is only prompted.
 
     Args:
         method: its name.
         task: the rows.
         seed: of the run.
+        learning_rate: instead of the method's own.
 
     Returns:
         Values for JSON: score and its interval, the base's, and whether the difference is sure;
@@ -58,7 +63,8 @@ def measure(method: str, task: MethodTask, seed: int) -> dict[str, Any]:
             other = method_task(_SOURCE_TASK[task.name], seed)
             _tune("prompt_tuning", other, seed, folder / "other")
             sources = {"other": _learned(folder / "other")}
-        training, events = _tune(method, task, seed, folder / "run", sources)
+        changes = {"learning_rate": learning_rate} if learning_rate else {}
+        training, events = _tune(method, task, seed, folder / "run", sources, changes)
         size_bytes = _learned(folder / "run").stat().st_size
         peak = peak_bytes()
         tuned = training.language_model
@@ -94,7 +100,9 @@ def measure(method: str, task: MethodTask, seed: int) -> dict[str, Any]:
         "learning_rate": max(e.learning_rate for e in events if isinstance(e, Stepped)),
         "size_bytes": size_bytes,
         "precision": tuned.precision,
-        "slower": {str(size): _slower(tuned, base, task, size) for size in _BATCHES},
+        "slower": {
+            str(size): _slower(tuned, base, task, size) for size in _BATCHES if not learning_rate
+        },
     }
 
 
@@ -104,10 +112,18 @@ def _tune(
     seed: int,
     folder: Path,
     sources: Mapping[str, Path] | None = None,
+    schedule_changes: Mapping[str, Any] | None = None,
 ) -> tuple[Training, list[Event]]:
     folder.mkdir()
-    options = _NEEDED.get(method)
-    plan, _ = make_plan(task.prepare(folder), folder, _BASE, method, options=options, seed=seed)
+    plan, _ = make_plan(
+        task.prepare(folder),
+        folder,
+        _BASE,
+        method,
+        options=_NEEDED.get(method),
+        schedule_changes=schedule_changes,
+        seed=seed,
+    )
     training = assemble(plan, folder, folder / "checkpoints", sources)
     events = list(train(training))
     if not isinstance(events[-1], Finished):
@@ -139,8 +155,10 @@ def _seconds(model: LanguageModel, rows: Any, question: Question) -> float:
 def main() -> None:
     """Measure what the command line names."""
     method, name, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    learning_rate = float(sys.argv[4]) if len(sys.argv) > 4 else None
     prepare_process()
-    print(json.dumps(measure(method, method_task(name, seed), seed), allow_nan=False))
+    measured = measure(method, method_task(name, seed), seed, learning_rate)
+    print(json.dumps(measured, allow_nan=False))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Three real tasks as prepared data sets: rows to learn from, to validate on and to test on.
+"""Real tasks as prepared data sets: rows to learn from, to validate on and to test on.
 
-The tables lie in the folder that STUDIO_DATA names, and are not part of the project. They are used
-to report, never to choose a default.
+The tables lie in the folder that STUDIO_DATA names, and are not part of the project. Three are used
+to report, never to choose a default; two others to choose defaults, never to report.
 """
 
 import csv
@@ -22,8 +22,11 @@ from templates.example import Example
 from templates.template import Template
 
 TASKS = ("sst2", "trec", "e2e_nlg")
+CHOOSING_TASKS = ("snips", "clinc150")
 NUM_TRAIN, NUM_VALIDATION = 400, 60
-_NUM_TEST = {"sst2": 300, "trec": 300, "e2e_nlg": 60}
+_NUM_TEST = {"e2e_nlg": 60}
+_USUAL_NUM_TEST = 300
+_MOST_INTENTS = 15
 _LONGEST_ANSWER_TOKENS = 48  # the longest answers of the generating task are cut, for all alike
 
 
@@ -36,7 +39,7 @@ class MethodTask:
         template: how it is asked.
         train: rows to learn from.
         validation: rows that choose the checkpoint.
-        test: rows that are reported on; the same for every seed.
+        test: rows that are scored; of TASKS the same for every seed.
     """
 
     name: str
@@ -71,7 +74,7 @@ def method_task(name: str, seed: int, *, num_train: int = NUM_TRAIN) -> MethodTa
     """Draw a task's rows.
 
     Args:
-        name: one of TASKS.
+        name: one of TASKS or CHOOSING_TASKS.
         seed: draws the rows to learn from and to validate on.
         num_train: rows to learn from.
 
@@ -86,18 +89,23 @@ def method_task(name: str, seed: int, *, num_train: int = NUM_TRAIN) -> MethodTa
         raise DataError(
             f"The tables of {name} are not there",
             where="STUDIO_DATA",
-            fix="Set it to the folder that holds tasks/sst2, tasks/trec and tasks/e2e_nlg",
+            fix=f"Set it to the folder that holds tasks/{', tasks/'.join(TASKS + CHOOSING_TASKS)}",
         )
-    written = name == "e2e_nlg"
-    train, test = (
-        _written(_rows(tables, split)) if written else _labelled(_rows(tables, split))
-        for split in ("train", "test")
-    )
-    drawn = random.Random(f"{name}/{seed}").sample(train, num_train + NUM_VALIDATION)
-    fixed = random.Random(name).sample(test, _NUM_TEST[name])
-    template = TEMPLATES["generation" if written else "classification"]
+    num_test = _NUM_TEST.get(name, _USUAL_NUM_TEST)
+    draw = random.Random(f"{name}/{seed}")
+    if name in CHOOSING_TASKS:  # its test table is not looked at
+        drawn = draw.sample(_intents(_rows(tables, "train")), num_train + NUM_VALIDATION + num_test)
+        test = drawn[num_train + NUM_VALIDATION :]
+    else:
+        read = _written if name == "e2e_nlg" else _labelled
+        drawn = draw.sample(read(_rows(tables, "train")), num_train + NUM_VALIDATION)
+        test = random.Random(name).sample(read(_rows(tables, "test")), num_test)
     return MethodTask(
-        name, template, tuple(drawn[:num_train]), tuple(drawn[num_train:]), tuple(fixed)
+        name=name,
+        template=TEMPLATES["generation" if name == "e2e_nlg" else "classification"],
+        train=tuple(drawn[:num_train]),
+        validation=tuple(drawn[num_train : num_train + NUM_VALIDATION]),
+        test=tuple(test),
     )
 
 
@@ -108,11 +116,19 @@ def _rows(tables: Path, split: str) -> Iterator[dict[str, str]]:
     yield from csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""))
 
 
-def _labelled(rows: Iterator[dict[str, str]]) -> list[Example]:
+def _labelled(rows: Iterator[dict[str, str]], column: str = "label") -> list[Example]:
     return [
-        Example(fields={"text": row["text"].strip()}, label=row["label"].strip(), source_rows=(at,))
+        Example(fields={"text": row["text"].strip()}, label=row[column].strip(), source_rows=(at,))
         for at, row in enumerate(rows, 1)
     ]
+
+
+def _intents(rows: Iterator[dict[str, str]]) -> list[Example]:
+    """Rows of a few intents, so that each has its rows among those that are drawn."""
+    every = _labelled(rows, "intent")
+    names = sorted({row.label for row in every if row.label})
+    kept = set(random.Random("intents").sample(names, min(len(names), _MOST_INTENTS)))
+    return [row for row in every if row.label in kept]
 
 
 def _written(rows: Iterator[dict[str, str]]) -> list[Example]:

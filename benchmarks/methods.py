@@ -61,13 +61,14 @@ def is_done(records: Sequence[Record], method: str, task: str, seed: int) -> boo
     )
 
 
-def run(method: str, task: str, seed: int) -> Record:
+def run(method: str, task: str, seed: int, learning_rate: float | None = None) -> Record:
     """Measure in a process of its own, so that its peak memory is its own.
 
     Args:
         method: its name.
         task: its name.
         seed: of the run.
+        learning_rate: instead of the method's own.
 
     Returns:
         The record; with "error" instead of numbers where it could not.
@@ -77,14 +78,17 @@ def run(method: str, task: str, seed: int) -> Record:
         "product": product_digest(method, start="method_run.py"), "machine": this_machine(),
     }  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.method_run", method, task, str(seed)],
+        [
+            sys.executable, "-m", "benchmarks.method_run", method, task, str(seed),
+            *([str(learning_rate)] if learning_rate else []),
+        ],
         cwd=ROOT,
         env=child_environment(offline=True) | {"STUDIO_DATA": os.environ["STUDIO_DATA"]},
         capture_output=True,
         text=True,
         timeout=_MOST_SECONDS,
         check=False,
-    )
+    )  # fmt: skip
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         return record | {"error": lines[-1][:300] if lines else f"ended with {done.returncode}"}
