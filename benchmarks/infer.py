@@ -60,7 +60,7 @@ def main() -> None:
     for model in options.models:
         model_folder(model, MODELS_FOLDER)
     for case, rivals in cases(options):
-        measure(case, rivals)
+        measure(case, rivals, with_account=case.settings == "ours")
 
 
 if __name__ == "__main__":

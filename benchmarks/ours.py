@@ -136,7 +136,8 @@ def compete_in_answering(case: Case, seat: Seat, facts: dict[str, Any]) -> None:
         scores = label_scores(language_model, shots, prompts)
         return {"inputs": len(prompts), "scores": np.asarray(scores).tolist()}
 
-    take_turns(seat, generating if case.task == "generate" else scoring, **facts)
+    work = generating if case.task == "generate" else scoring
+    take_turns(seat, work, accountant=Account(case.shape.vocabulary_size), **facts)
 
 
 def main() -> None:

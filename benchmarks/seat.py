@@ -139,7 +139,12 @@ class Pace:
 
 
 def take_turns(
-    seat: Seat, work: Callable[[], dict[str, Any]], *, warms_up: bool = True, **facts: Any
+    seat: Seat,
+    work: Callable[[], dict[str, Any]],
+    *,
+    warms_up: bool = True,
+    accountant: Accountant | None = None,
+    **facts: Any,
 ) -> None:
     """Do the same piece of work at every order.
 
@@ -147,16 +152,23 @@ def take_turns(
         seat: the wire.
         work: gives what to tell.
         warms_up: whether it is done once before the measured turns.
+        accountant: for the order "account".
         **facts: to tell before the first order.
     """
     seat.answer(**facts)
     while True:
-        if seat.wait() == "warm" and not warms_up:
+        order = seat.wait()
+        if order == "warm" and not warms_up:
             seat.answer()
             continue
+        watching = accountant if order == "account" else None
+        if watching:
+            watching.start()
         cpu, begun = time.process_time(), time.perf_counter()
         told = work()
         seconds = time.perf_counter() - begun
+        if watching:
+            told["account"] = watching.stop()
         seat.answer(seconds=seconds, processor_seconds=time.process_time() - cpu, **told)
 
 

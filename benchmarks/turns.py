@@ -313,10 +313,10 @@ def _take_turn(
     except GoneError as error:
         _give_up(name, error, children, told)
         return
+    if order != "warm":  # when answers are compared; every turn gives the same ones
+        answer = {key: value for key, value in answer.items() if key not in ("answers", "scores")}
     if order == "turn":
-        # Answers were compared after warming up; every turn gives the same ones.
-        kept = {key: value for key, value in answer.items() if key not in ("answers", "scores")}
-        told[name]["turns"].append(kept)
+        told[name]["turns"].append(answer)
     else:
         told[name][order] = answer
 
