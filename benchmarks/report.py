@@ -3,6 +3,7 @@
 python -m benchmarks.report
 """
 
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,8 @@ def page(records: Sequence[Record]) -> str:
             *_section("Training", _training(results)),
             *_section("What it costs with more", _scaling(results)),
             *_section("Answers", _answers(results)),
-            *_section("Where the time of a step goes", _accounts(results)),
+            *_section("Where the time of a step goes", _accounts(results, "train")),
+            *_section("Where the time of answers goes", _answer_accounts(results)),
             *_section("Everybody", _everybody(results)),
         ]
     if TRIED.exists():
@@ -327,39 +329,61 @@ def _answers(results: Sequence[Result]) -> str:
     return "\n\n".join(tables)
 
 
-def _accounts(results: Sequence[Result]) -> str:
+def _accounts(results: Sequence[Result], task: str) -> str:
     tables = [
-        _account(result)
-        for result in _main(results, "train", "ours")
+        (_account_of_a_step if task == "train" else _account_of_answers)(result)
+        for result in _main(results, task, "ours")
         if "account" in result.told.get("account", {})
     ]
     return "\n\n".join(tables)
 
 
-def _account(result: Result) -> str:
+def _answer_accounts(results: Sequence[Result]) -> str:
+    tables = [_accounts(results, task) for task in ("generate", "score")]
+    return "\n\n".join(table for table in tables if table)
+
+
+def _account_of_a_step(result: Result) -> str:
     """Parts of a profiled turn, as shares of what a step takes when nobody watches."""
-    told = result.told["account"]
-    turns = result.told["turns"]
+    turns, told, case = result.told["turns"], result.told["account"], result.case
     tokens_a_step = sum(t["tokens"] for t in turns) / sum(t["steps"] for t in turns)
     step_ms = 1e3 * tokens_a_step / result.rate
-    useful_ms = step_ms * result.share_of_peak
-    rows = []
-    parts = told["account"]["parts"]
-    for name, part in sorted(parts.items(), key=lambda item: -item[1]["seconds"]):
-        ratio = part["seconds"] / told["account"]["seconds"]
-        calls = part["calls"] / told["steps"]
-        rows.append((name, f"{step_ms * ratio:.2f}", f"{ratio:.0%}", f"{calls:.0f}",
-                     _bound(name, part, result)))  # fmt: skip
-    case = result.case
-    at_peak = sum(part["flops"] for part in parts.values()) / (result.peak_gflops * 1e9)
-    profiled_tokens = told["tokens"] / told["steps"]
+    computed_ms = _computed_ms(result) * tokens_a_step / told["tokens"]
     words = (
         f"{_TITLES[case.method]} of {case.model} in {case.precision}: a step of "
         f"{tokens_a_step:,.0f} tokens takes {step_ms:.1f} ms. Its useful products would take "
-        f"{useful_ms:.1f} ms at the peak, all that are computed "
-        f"{1e3 * at_peak / told['steps'] * tokens_a_step / profiled_tokens:.1f} ms."
+        f"{step_ms * result.share_of_peak:.1f} ms at the peak, all that are computed "
+        f"{computed_ms:.1f} ms."
     )
-    return words + "\n\n" + _table(("part", "ms", "share", "calls", "what bounds it"), rows)
+    return f"{words}\n\n{_parts(result, step_ms, told['steps'])}"
+
+
+def _account_of_answers(result: Result) -> str:
+    """Parts of one profiled turn, as shares of what it takes when nobody watches."""
+    case = result.case
+    turn_ms = 1e3 * statistics.median(turn["seconds"] for turn in result.told["turns"])
+    what = "greedy answers" if case.task == "generate" else "scores of labels"
+    words = (
+        f"{case.model} in {case.precision}: {what} to all prompts take {turn_ms:,.0f} ms. The "
+        f"products that are computed would take {_computed_ms(result):,.0f} ms at the peak."
+    )
+    return f"{words}\n\n{_parts(result, turn_ms, 1)}"
+
+
+def _computed_ms(result: Result) -> float:
+    """What the products of the profiled turn would take at the peak."""
+    parts = result.told["account"]["account"]["parts"].values()
+    return 1e3 * sum(part["flops"] for part in parts) / (result.peak_gflops * 1e9)
+
+
+def _parts(result: Result, whole_ms: float, num_times: int) -> str:
+    account = result.told["account"]["account"]
+    rows = []
+    for name, part in sorted(account["parts"].items(), key=lambda item: -item[1]["seconds"]):
+        ratio = part["seconds"] / account["seconds"]
+        rows.append((name, f"{whole_ms * ratio:.2f}", f"{ratio:.0%}",
+                     f"{part['calls'] / num_times:,.0f}", _bound(name, part, result)))  # fmt: skip
+    return _table(("part", "ms", "share", "calls", "what bounds it"), rows)
 
 
 def _bound(name: str, part: dict[str, float], result: Result) -> str:
