@@ -21,6 +21,7 @@ In the order in which things happen:
     methods/            one file per method
     lora_experts.py     low-rank updates of experts
     lora_adapter.py     a LoRA adapter of the `peft` library in our words
+    peft_adapter.py     other adapters of that library, looked through
     planning/           what a plan will cost, before it runs; what the model will read
     encode.py           example -> token ids and what the loss sees of them
     batches.py          items of like length -> packed or padded tensors

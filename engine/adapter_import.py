@@ -26,9 +26,11 @@ from engine.method import (
     attach_method,
     load_trained,
     parse_options,
+    trainable,
 )
 from engine.methods import all_methods, get_method
 from engine.model_folder import PICKLE_SUFFIXES, is_hub_id, keys_asking_for_code
+from engine.peft_adapter import no_fit
 from engine.plan import Precision
 from templates.builtin import TEMPLATES
 from templates.errors import ModelError
@@ -226,7 +228,14 @@ def _try_on(
     """Attach and fill on the meta device: what fails, fails before weights are loaded."""
     skeleton.requires_grad_(False)
     spec.attach(skeleton, options)
-    load_trained(skeleton, tensors)
+    own = trainable(skeleton)
+    for name in sorted(own.keys() ^ tensors.keys()):
+        what = "The adapter lacks a tensor" if name in own else "There is a tensor too many"
+        raise no_fit(what, name)
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            has, wanted = tuple(tensor.shape), tuple(own[name].shape)
+            raise no_fit(f"A tensor has shape {has} instead of {wanted}", name)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -31,7 +31,8 @@ from engine.layers import (
     unwrap,
     weight_of,
 )
-from engine.method import MethodOptions, MethodSpec, PeftAdapter
+from engine.method import MethodOptions, MethodSpec, PeftAdapter, PeftImport
+from engine.peft_adapter import no_fit, tensors_by_layer
 from engine.plan import SIMPLE, Schedule
 from templates.errors import PlanError
 
@@ -230,6 +231,38 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     return PeftAdapter(config, tensors)
 
 
+def import_peft(model: Any, adapter: PeftAdapter) -> PeftImport | None:
+    """Put an (IA)3 of the `peft` library in our words.
+
+    Args:
+        model: the bare base, also on the meta device.
+        adapter: config and tensors as they lie in the folder.
+
+    Returns:
+        The layers by name and their factors; None for adapters that are none.
+
+    Raises:
+        ModelError: a setting that is not understood, tensors that do not fit the base, or an input
+            that is scaled of a layer whose output is scaled here.
+    """
+    if adapter.config.get("peft_type") != "IA3":
+        return None
+    own = ("feedforward_modules", "fan_in_fan_out", "init_ia3_weights")
+    found = tensors_by_layer(model, adapter, ("ia3_l",), own)
+    layers = {layer.path: layer for layer in linear_layers(model)}
+    ends = {layer.path for layer in ffn_ends(model)}
+    for path, parts in found.items():
+        layer = layers.get(path)
+        if layer is None:
+            raise no_fit("This is no linear layer", path)
+        wanted = (1, layer.in_features) if path in ends else (layer.out_features, 1)
+        if parts["ia3_l"].shape != wanted:
+            shape = tuple(parts["ia3_l"].shape)
+            raise no_fit(f"A tensor has shape {shape} instead of {wanted}", f"{path}.ia3_l")
+    tensors = {f"{path}.ia3_l": parts["ia3_l"].flatten() for path, parts in found.items()}
+    return PeftImport({"targets": target_names(model, found)}, tensors)
+
+
 SPEC = MethodSpec(
     name="ia3",
     title="(IA)\N{SUPERSCRIPT THREE}",
@@ -248,4 +281,5 @@ SPEC = MethodSpec(
     precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,
     export=export,
+    import_peft=import_peft,
 )

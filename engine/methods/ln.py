@@ -15,9 +15,12 @@ from torch.func import functional_call
 
 from engine.language_model import LanguageModel
 from engine.layers import modules_of, norm_layers, put_module, unwrap
-from engine.method import MethodOptions, MethodSpec, PeftAdapter
+from engine.method import MethodOptions, MethodSpec, PeftAdapter, PeftImport
+from engine.peft_adapter import tensors_by_layer
 from engine.plan import Schedule
 from templates.errors import PlanError
+
+_IN_PEFT = "ln_tuning_layers"  # what holds the learned values there
 
 
 class Options(MethodOptions):
@@ -120,12 +123,36 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     """
     norms = modules_of(language_model.model, TunedNorm)
     tensors = {
-        f"base_model.model.{path}.ln_tuning_layers.{name}": value.detach()
+        f"base_model.model.{path}.{_IN_PEFT}.{name}": value.detach()
         for path, norm in norms
         for name, value in norm.tuned.items()
     }
     names = {path.rpartition(".")[2] for path, _ in norms}
     return PeftAdapter({"peft_type": "LN_TUNING", "target_modules": sorted(names)}, tensors)
+
+
+def import_peft(model: Any, adapter: PeftAdapter) -> PeftImport | None:
+    """Put a norm tuning of the `peft` library in our words.
+
+    Args:
+        model: the bare base, also on the meta device.
+        adapter: config and tensors as they lie in the folder.
+
+    Returns:
+        The values of every norm; None for adapters that are none.
+
+    Raises:
+        ModelError: a setting that is not understood, or a tensor of no norm.
+    """
+    if adapter.config.get("peft_type") != "LN_TUNING":
+        return None
+    found = tensors_by_layer(model, adapter, (f"{_IN_PEFT}.weight", f"{_IN_PEFT}.bias"), ())
+    tensors = {
+        f"{path}.{part.replace(_IN_PEFT, 'tuned')}": tensor
+        for path, parts in found.items()
+        for part, tensor in parts.items()
+    }
+    return PeftImport({}, tensors)
 
 
 SPEC = MethodSpec(
@@ -146,4 +173,5 @@ SPEC = MethodSpec(
     precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,
     export=export,
+    import_peft=import_peft,
 )

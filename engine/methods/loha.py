@@ -33,11 +33,14 @@ from engine.layers import (
     unwrap,
     with_update,
 )
-from engine.method import MethodOptions, MethodSpec, PeftAdapter
+from engine.method import MethodOptions, MethodSpec, PeftAdapter, PeftImport
+from engine.peft_adapter import number_of, tensors_by_layer
 from engine.plan import SIMPLE, Schedule
 from templates.errors import PlanError
 
 _FACTORS = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+# Of the library, read below or of no consequence for what a trained adapter computes.
+_SETTINGS = ("r", "alpha", "rank_dropout", "module_dropout", "init_weights")
 # As in the authors' code: one factor carries the size of the update, so that with AdamW the step
 # of the update does not shrink with the width.
 _SPREADS = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_b": 1.0}
@@ -236,6 +239,33 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     return PeftAdapter(config, tensors)
 
 
+def import_peft(model: Any, adapter: PeftAdapter) -> PeftImport | None:
+    """Put a LoHa of the `peft` library in our words.
+
+    Args:
+        model: the bare base, also on the meta device.
+        adapter: config and tensors as they lie in the folder.
+
+    Returns:
+        Options and tensors by parameter name; None for adapters that are none.
+
+    Raises:
+        ModelError: a setting that is not understood, or tensors that do not fit the base.
+    """
+    if adapter.config.get("peft_type") != "LOHA":
+        return None
+    found = tensors_by_layer(model, adapter, _FACTORS, _SETTINGS)
+    options = {
+        "rank": int(number_of(adapter, "r", 8)),
+        "alpha": number_of(adapter, "alpha", 8),
+        "targets": target_names(model, found),
+    }
+    tensors = {
+        f"{path}.{part}": tensor for path, parts in found.items() for part, tensor in parts.items()
+    }
+    return PeftImport(options, tensors)
+
+
 SPEC = MethodSpec(
     name="loha",
     title="LoHa",
@@ -255,4 +285,5 @@ SPEC = MethodSpec(
     initialise=initialise,
     merge=merge,
     export=export,
+    import_peft=import_peft,
 )

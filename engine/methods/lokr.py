@@ -34,9 +34,17 @@ from engine.layers import (
     unwrap,
     with_update,
 )
-from engine.method import MethodOptions, MethodSpec, PeftAdapter
+from engine.method import MethodOptions, MethodSpec, PeftAdapter, PeftImport
+from engine.peft_adapter import number_of, tensors_by_layer
 from engine.plan import SIMPLE, Schedule
 from templates.errors import PlanError
+
+_FACTORS = ("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b")
+# Of the library, read below or of no consequence for what a trained adapter computes.
+_SETTINGS = (
+    "r", "alpha", "rank_dropout", "module_dropout", "rank_dropout_scale", "init_weights",
+    "decompose_both", "decompose_factor",
+)  # fmt: skip
 
 
 class Options(MethodOptions):
@@ -268,6 +276,35 @@ def export(language_model: LanguageModel, options: Options) -> PeftAdapter:
     return PeftAdapter(config, tensors)
 
 
+def import_peft(model: Any, adapter: PeftAdapter) -> PeftImport | None:
+    """Put a LoKr of the `peft` library in our words.
+
+    Args:
+        model: the bare base, also on the meta device.
+        adapter: config and tensors as they lie in the folder.
+
+    Returns:
+        Options and tensors by parameter name; None for adapters that are none.
+
+    Raises:
+        ModelError: a setting that is not understood, or tensors that do not fit the base.
+    """
+    if adapter.config.get("peft_type") != "LOKR":
+        return None
+    found = tensors_by_layer(model, adapter, _FACTORS, _SETTINGS)
+    options = {
+        "rank": int(number_of(adapter, "r", 8)),
+        "alpha": number_of(adapter, "alpha", 8),
+        "decompose_both": bool(adapter.config.get("decompose_both")),
+        "decompose_factor": int(number_of(adapter, "decompose_factor", -1)),
+        "targets": target_names(model, found),
+    }
+    tensors = {
+        f"{path}.{part}": tensor for path, parts in found.items() for part, tensor in parts.items()
+    }
+    return PeftImport(options, tensors)
+
+
 SPEC = MethodSpec(
     name="lokr",
     title="LoKr",
@@ -287,4 +324,5 @@ SPEC = MethodSpec(
     initialise=initialise,
     merge=merge,
     export=export,
+    import_peft=import_peft,
 )

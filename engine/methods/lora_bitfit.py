@@ -156,5 +156,6 @@ SPEC = replace(
     detach=detach,
     merge=merge,
     export=export,
+    export_method="lora_bitfit",
     import_peft=partial(read_lora, kind="lora_bitfit"),
 )

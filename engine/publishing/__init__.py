@@ -3,6 +3,7 @@
 publish.py           a finished run -> a folder, read back and checked
 publication.py       Publication, RunRecord: the values; free of torch
 adapter_folder.py    an adapter as the `peft` library reads it
+combined.py          several LoRA adapters -> one adapter folder
 merged_folder.py     an ordinary model folder
 parity.py            the same logits before and after
 prompt_format.py     how to ask the model, in words for others

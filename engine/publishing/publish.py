@@ -111,7 +111,7 @@ def publish(
     target = Path(os.path.abspath(target.expanduser()))
     archive = target.with_name(f"{target.name}.zip") if zipped else None
     chosen = _chosen_form(spec, form)
-    _check_is_new(target, archive)
+    check_is_new(target, archive)
     dataset = _planned_dataset(run)
     checkpoint = best_checkpoint(run.checkpoints)
     _check_comparison(run, checkpoint)
@@ -129,7 +129,7 @@ def publish(
                 run_id=run.id,
                 plan=_without_path(run.plan, base),
                 plan_digest=run.plan.digest,
-                base=_published_base(base),
+                base=published_base(base),
                 data=_published_data(dataset),
                 prompt=model.prompt,
                 num_trainable=model.num_trainable,
@@ -191,7 +191,7 @@ def _write_model(
     _write_tokenizer(folder, tuned)
     if form == "adapter":
         assert spec.export is not None
-        write_adapter(folder, spec.export(tuned, options), _published_base(base))
+        write_adapter(folder, spec.export(tuned, options), published_base(base))
         del tuned
         parity = check_same(measured, ask(load_adapter(folder, base, plan, spec)))
     else:
@@ -241,7 +241,16 @@ def _chosen_form(spec: MethodSpec, wanted: Form | None) -> Form:
     )
 
 
-def _check_is_new(target: Path, archive: Path | None) -> None:
+def check_is_new(target: Path, archive: Path | None = None) -> None:
+    """Refuse to publish to where something is already.
+
+    Args:
+        target: the new folder.
+        archive: the new file beside it, if there shall be one.
+
+    Raises:
+        RunError: there is something, or the name is none.
+    """
     if not target.name or not target.name.isprintable():
         raise RunError(
             "This is no name for a folder that others can open",
@@ -289,7 +298,15 @@ def _check_comparison(run: FinishedRun, checkpoint: Checkpoint) -> None:
         )
 
 
-def _published_base(base: BaseFolder) -> PublishedBase:
+def published_base(base: BaseFolder) -> PublishedBase:
+    """Say which base something was made for, without a path of this machine.
+
+    Args:
+        base: the base.
+
+    Returns:
+        What is published of it.
+    """
     has_public_name = base.revision or base.id == STARTER
     return PublishedBase(
         id=base.id if has_public_name else Path(os.path.abspath(base.path)).name,
@@ -300,12 +317,12 @@ def _published_base(base: BaseFolder) -> PublishedBase:
 
 
 def _without_path(plan: TrainPlan, base: BaseFolder) -> TrainPlan:
-    choice = plan.base.model_copy(update={"id": _published_base(base).id})
+    choice = plan.base.model_copy(update={"id": published_base(base).id})
     return plan.model_copy(update={"base": choice})
 
 
 def _comparison_without_path(comparison: Comparison | None, base: BaseFolder) -> Comparison | None:
-    return comparison and comparison.model_copy(update={"base_id": _published_base(base).id})
+    return comparison and comparison.model_copy(update={"base_id": published_base(base).id})
 
 
 def _published_data(dataset: Dataset) -> PublishedData:

@@ -80,8 +80,8 @@ def _view(run_id: str, found: dict[str, Any] | None) -> object:
     if not found["layers"] and not found["prompt"]:
         return empty(
             "Nothing to show",
-            "What this method learned is no matrix and no vector that resembles words. Biases, "
-            "norms and prefixes are not looked at.",
+            "What this method learned is no matrix and no vector that resembles words. Prefixes "
+            "are not looked at.",
         )
     command = code(inside_command(run_id), label="the same as a file, from a terminal")
     return join((layers_view(found["layers"]), prompt_view(found["prompt"]), command))

@@ -7,6 +7,7 @@ import typer
 
 from studio.screen import verb
 from studio.verbs.adapter import adapter
+from studio.verbs.combine import combine
 from studio.verbs.compare import compare
 from studio.verbs.demo import demo
 from studio.verbs.fetch import fetch
@@ -33,8 +34,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    upload, prepare, plan, fetch, train, sweep, compare, publish, predict, adapter, quantised,
-    serve, demo,
+    upload, prepare, plan, fetch, train, sweep, compare, publish, predict, adapter, combine,
+    quantised, serve, demo,
 ):  # fmt: skip
     app.command()(verb(command))
 app.command("try")(verb(try_prompt))

@@ -46,7 +46,7 @@ def inside(
     _show_prompt(found["prompt"])
     if not found["layers"] and not found["prompt"]:
         say("Nothing to show: what this method learned is no matrix and no vector that resembles")
-        say("words. Biases, norms and prefixes are not looked at.")
+        say("words. Prefixes are not looked at.")
 
 
 def _show_layers(layers: Sequence[Mapping[str, Any]]) -> None:

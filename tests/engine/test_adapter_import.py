@@ -16,7 +16,7 @@ from engine.methods.lora import LoraLinear
 from engine.publishing.publish import publish
 from engine.runs import load_run, open_planned_base
 from templates.errors import ModelError
-from tests.engine.methods.low_rank import NAMES, logits_of, made_by_peft
+from tests.engine.methods.low_rank import NAMES, exported, logits_of, made_by_peft, tuned_model
 from tests.engine.publishing.published import finished_run
 from tests.engine.tiny import ARCHITECTURES
 
@@ -190,3 +190,42 @@ def test_a_base_of_another_name(copy: Copy) -> None:
     copy.config["base_model_name_or_path"] = "org/other"
     named = BaseFolder("org/base", copy.base.path, "", "0", "mit")
     assert "made for another base, org/other (org/base)" in copy.refused(named)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "end"),
+    [
+        ("ia3", {}, "k_proj.ia3_l"),
+        ("loha", {"rank": 2}, "q_proj.hada_w1_b"),
+        ("lokr", {"rank": 2}, "down_proj.lokr_w1"),
+        ("ln", {}, "input_layernorm.ln_tuning_layers.weight"),
+    ],
+)
+def test_other_kinds_are_looked_through_as_well(
+    tmp_path: Path, method: str, options: dict[str, Any], end: str
+) -> None:
+    tuned = tuned_model(tmp_path, "llama", method, **options)
+    exported(tmp_path, tuned, method, **options)
+    spoiled = tmp_path / "spoiled"
+    spoiled.mkdir()
+
+    def fresh() -> Copy:
+        return Copy(tmp_path, spoiled)
+
+    base = locate_base(str(tmp_path / "base"))
+    ours = open_adapter(tmp_path / "adapter", base, "fp32").model
+    assert torch.allclose(logits_of(ours), logits_of(tuned.model), atol=1e-4)
+    name = next(name for name in fresh().tensors if name.endswith(end))
+    for change, words in [
+        (lambda copy: copy.tensors.pop(name), "lacks"),
+        (lambda copy: copy.tensors.update({name: copy.tensors[name][..., :-1]}), "has shape"),
+        (lambda copy: copy.tensors[name].fill_(float("inf")), "no numbers"),
+        (lambda copy: copy.tensors.update(stray=torch.zeros(1)), "belongs to no layer"),
+        (lambda copy: copy.tensors.update({name.replace(".1.", ".7.").replace(".0.", ".7."):
+                                           copy.tensors[name]}), "has no such layer"),
+        (lambda copy: copy.config.update(modules_to_save=["lm_head"]), "'modules_to_save'"),
+    ]:  # fmt: skip
+        copy = fresh()
+        change(copy)
+        copy.tensors = {key: value.clone().contiguous() for key, value in copy.tensors.items()}
+        assert words in copy.refused()

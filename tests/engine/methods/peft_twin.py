@@ -4,9 +4,11 @@ import warnings
 from pathlib import Path
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from engine.adapter_import import open_adapter, read_adapter
+from engine.base_model import locate_base
 from engine.language_model import LanguageModel
 from engine.method import attach_method, parse_options, trainable
 from engine.methods import get_method
@@ -52,20 +54,9 @@ def opened_by_peft(folder: Path, tuned: LanguageModel, method: str, **options: o
         return PeftModel.from_pretrained(base, folder / "adapter").eval()
 
 
-def loaded_from_peft(
-    folder: Path, peft_model: PeftModel, method: str, architecture: str, **options: object
-) -> LanguageModel:
-    """Give the tensors of the real `peft` to ours, by the names that ours exports."""
-    spec = get_method(method)
-    assert spec.export is not None
-    settings = parse_options(spec, options)
-    tuned = attach_method(tiny_model(folder / "base", architecture), spec, settings, seed=8)
-    theirs = get_peft_model_state_dict(peft_model)
-    own = spec.export(tuned, settings).tensors
-    assert {name: value.shape for name, value in own.items()} == {
-        name: value.shape for name, value in theirs.items()
-    }
-    for name, value in own.items():
-        value.copy_(theirs[name])
-    tuned.model.eval()
-    return tuned
+def loaded_from_peft(folder: Path, peft_model: PeftModel, method: str) -> LanguageModel:
+    """Let ours open what the real `peft` saves."""
+    peft_model.save_pretrained(folder / "theirs")
+    base = locate_base(str(folder / "base"))
+    assert read_adapter(folder / "theirs", base).method == method
+    return open_adapter(folder / "theirs", base, "fp32")

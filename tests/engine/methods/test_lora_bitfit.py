@@ -18,6 +18,7 @@ from templates.errors import ModelError, PlanError
 from tests.engine.methods.low_rank import NAMES, exported, in_peft, made_by_peft, tuned_model
 from tests.engine.methods.low_rank import logits_of as logits_of_ids
 from tests.engine.publishing.published import finished_run
+from tests.engine.publishing.test_publish import in_peft as in_peft_of_run
 from tests.engine.publishing.test_publish import logits_elsewhere, logits_of
 from tests.engine.tiny import tiny_model
 
@@ -69,6 +70,16 @@ def test_peft_computes_what_we_learned(tmp_path: Path, architecture: str) -> Non
     assert torch.allclose(ours, logits_of_ids(again.model), atol=1e-4)
     bare = logits_of_ids(load_base(base, "fp32").model)
     assert float((ours - bare).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_what_is_published_is_what_was_measured(tmp_path: Path, architecture: str) -> None:
+    run = finished_run(tmp_path, "lora_bitfit", architecture)
+    publication = publish(run, tmp_path / "out", form="adapter")
+    ours = logits_of(load_run(run.plan, run.checkpoints))
+    theirs = logits_elsewhere(in_peft_of_run(run, tmp_path / "out"), tmp_path / "out")
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert publication.parity < 1e-5 and publication.effect > 0.1
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])

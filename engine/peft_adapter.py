@@ -1,0 +1,113 @@
+"""An adapter that the `peft` library wrote, looked through before a method puts it in its words.
+
+For methods whose tensors lie beside layers. Whatever would change what the adapter computes is
+either taken over by the method or refused here; nothing is passed over.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from engine.layer_values import is_called
+from engine.method import PeftAdapter
+from templates.errors import ModelError
+
+_PREFIX = "base_model.model."  # of the library's tensor names
+# Of no consequence for what a trained adapter computes; which layers it has, its tensors say.
+_UNDERSTOOD = {
+    "peft_type", "task_type", "peft_version", "inference_mode", "auto_mapping", "revision",
+    "base_model_name_or_path", "target_modules", "exclude_modules", "layers_to_transform",
+    "layers_pattern", "runtime_config",
+}  # fmt: skip
+
+
+def tensors_by_layer(
+    model: Any, adapter: PeftAdapter, parts: Collection[str], understood: Collection[str]
+) -> dict[str, dict[str, Tensor]]:
+    """Sort an adapter's tensors by the layers they lie beside.
+
+    Args:
+        model: the bare base, also on the meta device.
+        adapter: config and tensors as they lie in the folder.
+        parts: what may follow a layer's path in the name of a tensor.
+        understood: settings that the method reads, or that change nothing.
+
+    Returns:
+        Tensors in fp32 by path and part.
+
+    Raises:
+        ModelError: a setting that nobody understands, a tensor of another name or with values that
+            are no numbers, a layer that the base lacks, or none where the settings name one.
+    """
+    known = _UNDERSTOOD | set(understood)
+    for name, value in adapter.config.items():
+        if value and name not in known:
+            raise ModelError(
+                f"The adapter uses {name!r}, which cannot be taken over",
+                where="adapter_config.json",
+                fix="Merge it into its base with the program it comes from, and open the result",
+            )
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in adapter.tensors.items():
+        part = next((part for part in parts if name.endswith(f".{part}")), None)
+        if part is None or not name.startswith(_PREFIX):
+            raise no_fit("There is a tensor that belongs to no layer", name)
+        if not bool(tensor.isfinite().all()):
+            raise no_fit("A tensor holds values that are no numbers", name)
+        path = name.removeprefix(_PREFIX).removesuffix(f".{part}")
+        found.setdefault(path, {})[part] = tensor.float()
+    if not found:
+        raise no_fit("The adapter has no tensors", "adapter_model.safetensors")
+    paths = {path for path, _ in model.named_modules()}
+    for path in sorted(found.keys() - paths):
+        raise no_fit("The base has no such layer", path)
+    for path in sorted(paths - found.keys()):
+        if _is_named(path, adapter.config):
+            raise no_fit("The adapter lacks the tensors of a layer", path)
+    return found
+
+
+def _is_named(path: str, config: Mapping[str, Any]) -> bool:
+    """Say whether the settings name a layer; a regular expression is not tried out."""
+    targets, places = config.get("target_modules"), config.get("layers_to_transform")
+    if not isinstance(targets, list) or config.get("exclude_modules"):
+        return False
+    places = [places] if isinstance(places, int) else places
+    inside = places is None or any(f".{place}." in path for place in places)
+    return inside and any(is_called(path, str(target)) for target in targets)
+
+
+def number_of(adapter: PeftAdapter, name: str, usual: float) -> float:
+    """Read a number from an adapter's settings.
+
+    Args:
+        adapter: config and tensors.
+        name: of the setting.
+        usual: what the library takes where it is not there.
+
+    Returns:
+        The number.
+
+    Raises:
+        ModelError: it is none.
+    """
+    value: Any = adapter.config.get(name, usual)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ModelError(
+            f"{value!r} is no number", where=f"adapter_config.json, {name}", fix="Write one there"
+        )
+    return value
+
+
+def no_fit(what: str, where: str) -> ModelError:
+    """Say that an adapter is damaged, or another base's.
+
+    Args:
+        what: went wrong.
+        where: the tensor or file.
+
+    Returns:
+        The error to raise.
+    """
+    return ModelError(what, where=where, fix="Open the adapter with the base it was made for")
