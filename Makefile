@@ -53,6 +53,7 @@ bench: $(VENV)/.tools $(PEERS)/.ready
 
 bench-methods: $(VENV)/.tools
 	$(BIN)/python -m benchmarks.methods $(BENCH)
+	$(BIN)/python -m benchmarks.mixed
 
 bench-studio: $(VENV)/.tools
 	for file in estimate_accuracy jobs page; do echo "== $$file"; $(BIN)/python benchmarks/$$file.py || exit 1; done

@@ -4,9 +4,9 @@ y = W x + b + s + (alpha / R) B A x, with W (D_out, D_in) and b (D_out,) frozen,
 B (D_out, R) and s (D_out,) learned; s starts at zero, also where the layer has no b. Norms that
 have a bias learn it, too. The update changes what a layer gives by its input; the bias shifts it
 for all inputs alike, which a product without one cannot.
-Hu et al. 2021, arXiv 2106.09685, and Ben Zaken et al. 2021, arXiv 2106.10199; together, as one of
-the choices of He et al. 2021, "Towards a Unified View of Parameter-Efficient Transfer Learning",
-arXiv 2110.04366.
+Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685, whose own
+code (github.com/microsoft/LoRA) has biases learn on request, and Ben Zaken et al. 2021, "BitFit",
+arXiv 2106.10199.
 """
 
 from dataclasses import replace

@@ -91,6 +91,17 @@ def test_we_compute_what_peft_learned(tmp_path: Path, architecture: str) -> None
     assert torch.allclose(logits_of_ids(ours.model), logits_of_ids(theirs), atol=1e-4)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_an_adapter_of_bitfit_is_one_whose_update_is_zero(
+    tmp_path: Path, architecture: str
+) -> None:
+    tuned = tuned_model(tmp_path, architecture, "bitfit", add_biases=True)
+    exported(tmp_path, tuned, "bitfit", add_biases=True)
+    again = open_adapter(tmp_path / "adapter", locate_base(str(tmp_path / "base")), "fp32")
+    assert len(modules_of(again.model, BiasedLoraLinear))
+    assert torch.allclose(logits_of_ids(tuned.model), logits_of_ids(again.model), atol=1e-4)
+
+
 def test_a_damaged_bias_is_refused(tmp_path: Path) -> None:
     tuned = tuned_model(tmp_path, "gpt2", "lora_bitfit", rank=2)
     for name, value in trainable(tuned.model).items():
