@@ -11,15 +11,17 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.method_tasks import CHOOSING_TASKS, method_task
-from benchmarks.methods import RECORDS, Record, run
+from benchmarks.methods import RECORDS, Record, append, run
 from engine.methods import all_methods
 from templates.errors import DataError
 
 TRIED = RECORDS.with_name("measured_rates.jsonl")
 _STEP = 3.0
 _MOST_TRIES = 6
+_AT_ONCE = 2  # methods; each has its share of the cores
 _SEED = 100  # of no run that is reported
 
 
@@ -64,9 +66,8 @@ def _try(method: str, task: str, learning_rate: float | None) -> Record:
         known = record["method"], record["task"], record["asked"]
         if known == (method, task, learning_rate):
             return record
-    record = run(method, task, _SEED, learning_rate) | {"asked": learning_rate}
-    with TRIED.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record) + "\n")
+    record = run(method, task, _SEED, learning_rate, at_once=_AT_ONCE) | {"asked": learning_rate}
+    append(TRIED, record)
     said = record.get("error") or f"{record['score']:.1f}"
     print(f"{method} {task} {learning_rate or 'own rate'}: {said}", flush=True)
     return record
@@ -96,10 +97,14 @@ def main() -> None:
         method_task(CHOOSING_TASKS[0], _SEED)
     except DataError as error:
         raise SystemExit(str(error)) from None
-    for method in options.methods or sorted(all_methods()):
-        scores = _tried(method)
-        words = [f"{rate:g}: {scores[rate]:.1f}" for rate in sorted(scores)]
-        print(f"{method}: {', '.join(words) or 'could not'}", flush=True)
+    methods = options.methods or sorted(all_methods())
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        for method, scores in zip(methods, pool.map(_tried, methods), strict=True):
+            words = [f"{rate:g}: {scores[rate]:.1f}" for rate in sorted(scores)]
+            print(f"{method}: {', '.join(words) or 'could not'}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":

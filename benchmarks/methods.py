@@ -4,7 +4,8 @@
     STUDIO_DATA=... python -m benchmarks.methods [--methods lora bitfit] [--tasks sst2] [--seeds 1]
 
 Three tasks that no default was chosen on, the starter as the base, three seeds. What is finished is
-not measured again while the engine's code that it runs is the same. Writes docs/methods.md.
+not measured again while the engine's code that it runs is the same. With --at-once 2 two runs share
+the processor's cores: a small model gains little from a second one. Writes docs/methods.md.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
 from typing import Any
 
 from benchmarks.method_tasks import NUM_TRAIN, TASKS, method_task
@@ -61,7 +64,9 @@ def is_done(records: Sequence[Record], method: str, task: str, seed: int) -> boo
     )
 
 
-def run(method: str, task: str, seed: int, learning_rate: float | None = None) -> Record:
+def run(
+    method: str, task: str, seed: int, learning_rate: float | None = None, *, at_once: int = 1
+) -> Record:
     """Measure in a process of its own, so that its peak memory is its own.
 
     Args:
@@ -69,12 +74,14 @@ def run(method: str, task: str, seed: int, learning_rate: float | None = None) -
         task: its name.
         seed: of the run.
         learning_rate: instead of the method's own.
+        at_once: how many runs share the processor's cores.
 
     Returns:
         The record; with "error" instead of numbers where it could not.
     """
+    num_threads = max(1, this_machine()["cores"] // at_once)
     record = {
-        "method": method, "task": task, "seed": seed,
+        "method": method, "task": task, "seed": seed, "threads": num_threads,
         "product": product_digest(method, start="method_run.py"), "machine": this_machine(),
     }  # fmt: skip
     done = subprocess.run(
@@ -83,7 +90,9 @@ def run(method: str, task: str, seed: int, learning_rate: float | None = None) -
             *([str(learning_rate)] if learning_rate else []),
         ],
         cwd=ROOT,
-        env=child_environment(offline=True) | {"STUDIO_DATA": os.environ["STUDIO_DATA"]},
+        env=child_environment(offline=True) | {
+            "STUDIO_DATA": os.environ["STUDIO_DATA"], "OMP_NUM_THREADS": str(num_threads),
+        },
         capture_output=True,
         text=True,
         timeout=_MOST_SECONDS,
@@ -93,6 +102,17 @@ def run(method: str, task: str, seed: int, learning_rate: float | None = None) -
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         return record | {"error": lines[-1][:300] if lines else f"ended with {done.returncode}"}
     return record | json.loads(done.stdout.splitlines()[-1])
+
+
+def append(path: Path, record: Record) -> None:
+    """Keep a record.
+
+    Args:
+        path: of the file; made if need be.
+        record: one line of it.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
 
 
 def page(records: Sequence[Record]) -> str:
@@ -110,12 +130,12 @@ def page(records: Sequence[Record]) -> str:
         by_method.setdefault(method, []).append(record)
     scores = [_score_row(name, own) for name, own in by_method.items()]
     prices = [_price_row(name, own) for name, own in by_method.items()]
-    machine = records[-1]["machine"]
+    facts = records[-1]["machine"] | {"threads": records[-1]["threads"]}
     return "\n\n".join(
         [
             "# What every method reaches",
             "Written by `python -m benchmarks.methods`, from what it measured and nothing else.",
-            _ABOUT.format(num_train=NUM_TRAIN, num_seeds=NUM_SEEDS, **machine),
+            _ABOUT.format(num_train=NUM_TRAIN, num_seeds=NUM_SEEDS, **facts),
             _table(("method", *TASKS, "clearly better than the base on"), scores),
             "## What it costs",
             _table(
@@ -130,11 +150,12 @@ def page(records: Sequence[Record]) -> str:
 
 
 _ABOUT = """The starter, tuned on {num_train} rows with each method's own defaults, {num_seeds}
-seeds that draw rows and start values; on {processor}, {cores} cores. `sst2` and `trec` are accuracy
-in points on 300 test rows, `e2e_nlg` is chrF on 60 meanings with all their references. A cell is
-the mean over seeds, the mean 95 % interval of the test rows, the lowest and highest seed, and the
-base with the same prompt. "Clearly" means better by the studio's own test with every seed. No
-default was chosen on these tasks. Answers are timed unmerged, against the base."""
+seeds that draw rows and start values; on {processor}, {threads} of {cores} cores for each run.
+`sst2` and `trec` are accuracy in points on 300 test rows, `e2e_nlg` is chrF on 60 meanings with all
+their references. A cell is the mean over seeds, the mean 95 % interval of the test rows, the lowest
+and highest seed, and the base with the same prompt. "Clearly" means better by the studio's own test
+with every seed. No default was chosen on these tasks. Answers are timed unmerged, against the
+base."""
 
 
 def _score_row(name: str, records: Sequence[Record]) -> list[str]:
@@ -189,20 +210,29 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", choices=sorted(all_methods()))
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=TASKS)
     parser.add_argument("--seeds", type=int, default=NUM_SEEDS)
+    parser.add_argument("--at-once", type=int, default=1)
     options = parser.parse_args()
     try:
         method_task(TASKS[0], 0)
     except DataError as error:  # said at once, not by every run
         raise SystemExit(str(error)) from None
     methods = options.methods or sorted(all_methods())
-    for seed, method, task in itertools.product(range(options.seeds), methods, options.tasks):
-        if is_done(read(), method, task, seed):
-            continue
-        record = run(method, task, seed)
-        with RECORDS.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-        said = record.get("error") or f"{record['score']:.1f}, base {record['base']:.1f}"
-        print(f"{method} {task} {seed}: {said}", flush=True)
+    known = read()
+    missing = [
+        (method, task, seed)
+        for seed, method, task in itertools.product(range(options.seeds), methods, options.tasks)
+        if not is_done(known, method, task, seed)
+    ]
+    pool = ThreadPoolExecutor(options.at_once)
+    try:
+        runs = [pool.submit(run, *one, at_once=options.at_once) for one in missing]
+        for done in as_completed(runs):
+            record = done.result()
+            append(RECORDS, record)
+            said = record.get("error") or f"{record['score']:.1f}, base {record['base']:.1f}"
+            print(f"{record['method']} {record['task']} {record['seed']}: {said}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
     PAGE.write_text(page(read()), encoding="utf-8")
 
 
