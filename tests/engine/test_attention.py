@@ -37,17 +37,26 @@ def one_by_one(
 
 @pytest.mark.parametrize("window", [0, 4, 300])
 @pytest.mark.parametrize("groups", [4, 2, 1])
+@pytest.mark.parametrize("value_width", [6, 8])  # only where widths are equal it may be fused
 @pytest.mark.parametrize(
     "lengths",
-    [(7,), (5, 9), (6, 6), (9, 5, 1), (60, 61, 61, 70, 100, 100, 120, 3, 3), (400, 401, 900)],
+    [
+        (7,),
+        (5, 9),
+        (6, 6),
+        (9, 5, 1),
+        (60, 61, 61, 70, 100, 100, 120, 3, 3),
+        (400, 401, 900),
+        (780, 780),
+    ],
     ids=str,
 )
 def test_each_row_attends_to_itself_alone(
-    lengths: tuple[int, ...], groups: int, window: int
+    lengths: tuple[int, ...], groups: int, window: int, value_width: int
 ) -> None:
     torch.manual_seed(0)
     size = sum(lengths)
-    parts = drawn(size, 4, 8), drawn(size, groups, 8), drawn(size, groups, 6)
+    parts = drawn(size, 4, 8), drawn(size, groups, 8), drawn(size, groups, value_width)
     mask = packed_mask(lengths, CPU)
     found = packed_rows(Layer, *parts, mask, sliding_window=window or None)[0]
     expected = one_by_one(*parts, lengths, window)
@@ -58,6 +67,19 @@ def test_each_row_attends_to_itself_alone(
         gradients, torch.autograd.grad((expected * upstream).sum(), parts), strict=True
     ):
         torch.testing.assert_close(one, other)
+
+
+def test_long_rows_keep_no_weights() -> None:
+    kept = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    parts = [drawn(1000, 4, 8).detach().float().requires_grad_() for _ in range(3)]
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        packed_rows(Layer, *parts, packed_mask((400, 600), CPU))
+    assert max(kept) == 4 * 1000 * 8
 
 
 def test_short_rows_and_rows_of_one_length_share_a_grid() -> None:
