@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.account import BETWEEN, PRODUCTS
 from benchmarks.records import MEASURED, ROOT, Record, read_records
 from benchmarks.results import Result, fastest_peer, results_of
-from benchmarks.turns import OURS
+from benchmarks.turns import MOST_FOREIGN_CORES, OURS
 from benchmarks.workload import ALPHA, MODELS, NUM_NEW_TOKENS, NUM_PROMPTS, RANK, Case
 
 PAGE = ROOT / "docs" / "performance.md"
@@ -27,9 +27,10 @@ _SMALL_CALL_MICROSECONDS = 20
 _HOW = f"""
 Every contestant is a process of its own. All of a case are in memory at once and take turns, so
 that each sees the same machine; a turn of training ends with a whole step after at least
-{Case.turn_seconds:g} seconds. Numbers are medians over turns, with the lowest and highest in
-brackets. Tokens are those of the text: padding and soft prompts are not counted, for anybody.
-Memory is the most that a process ever held, libraries included.
+{Case.turn_seconds:g} seconds. A turn beside which other programs had more than
+{MOST_FOREIGN_CORES:g} cores is taken again, up to three times. Numbers are medians over turns, with
+the lowest and highest in brackets. Tokens are those of the text: padding and soft prompts are not
+counted, for anybody. Memory is the most that a process ever held, libraries included.
 
 The rows are the same for all: 2,000 of a median of 60 + 20 tokens; batches of 8; random weights;
 AdamW at a constant rate; LoRA of rank {RANK} and alpha {ALPHA} on queries and values, a soft prompt

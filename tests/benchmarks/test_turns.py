@@ -19,6 +19,7 @@ def contestant(name: str) -> Contestant:
 @pytest.fixture(autouse=True)
 def _logs_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "LOGS_FOLDER", tmp_path)
+    monkeypatch.setattr(turns, "MOST_FOREIGN_CORES", float("inf"))  # other tests run beside
 
 
 def test_turns_alternate_and_who_begins_changes() -> None:
@@ -28,6 +29,23 @@ def test_turns_alternate_and_who_begins_changes() -> None:
     assert [name for _, name in begun] == ["a", "b", "b", "a", "a", "b"]
     assert all(turn["peak_bytes"] > 1e6 for turn in told["a"]["turns"])
     assert all(turn["foreign_cores"] >= 0 for turn in told["a"]["turns"])
+
+
+def test_a_turn_beside_other_programs_is_taken_again_but_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(turns, "MOST_FOREIGN_CORES", -1.0)
+    answers = []
+    plain = turns.Child.ask
+
+    def ask(child: turns.Child, order: str) -> dict[str, object]:
+        answers.append(order)
+        return plain(child, order)
+
+    monkeypatch.setattr(turns.Child, "ask", ask)
+    told, _ = hold_heat(replace(CASE, num_turns=2), [contestant("a")])
+    assert len(told["a"]["turns"]) == 2
+    assert answers.count("turn") == 2 * 4
 
 
 def test_who_gives_up_leaves_its_last_words_and_the_others_go_on() -> None:
