@@ -84,20 +84,20 @@ def run(
         "method": method, "task": task, "seed": seed, "threads": num_threads,
         "product": product_digest(method, start="method_run.py"), "machine": this_machine(),
     }  # fmt: skip
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "benchmarks.method_run", method, task, str(seed),
-            *([str(learning_rate)] if learning_rate else []),
-        ],
-        cwd=ROOT,
-        env=child_environment(offline=True) | {
-            "STUDIO_DATA": os.environ["STUDIO_DATA"], "OMP_NUM_THREADS": str(num_threads),
-        },
-        capture_output=True,
-        text=True,
-        timeout=_MOST_SECONDS,
-        check=False,
-    )  # fmt: skip
+    command = [
+        sys.executable, "-m", "benchmarks.method_run", method, task, str(seed),
+        *([str(learning_rate)] if learning_rate else []),
+    ]  # fmt: skip
+    environment = child_environment(offline=True) | {
+        "STUDIO_DATA": os.environ["STUDIO_DATA"], "OMP_NUM_THREADS": str(num_threads),
+    }  # fmt: skip
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True,
+            timeout=_MOST_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return record | {"error": f"not done after {_MOST_SECONDS} seconds"}
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         return record | {"error": lines[-1][:300] if lines else f"ended with {done.returncode}"}

@@ -67,20 +67,31 @@ def combine_loras(
     }  # fmt: skip
     tensors = {f"{path}.lora_A": torch.cat(parts) for path, parts in narrow.items()}
     tensors |= {f"{path}.lora_B": torch.cat(parts, dim=1) for path, parts in wide.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        raise PlanError(
+            f"With the weights {list(weights)} the sum is too large to be written",
+            where="weights",
+            fix="Give smaller numbers; those of a mean add up to 1",
+        )
     return ImportedAdapter("lora", parse_options(get_method("lora"), options), tensors)
 
 
 def _low_rank(exchange: AdapterExchange, adapter: ImportedAdapter) -> dict[str, LayerPart]:
     spec = get_method(adapter.method)
-    parts = read_parts(exchange.use(adapter).model, spec)
+    refused = PlanError(
+        f"{spec.title} with these settings is no low-rank change of weights that could be added up",
+        where=f"method {spec.name}",
+        fix="Choose adapters of LoRA, rsLoRA, LoRA+, PiSSA or AdaLoRA, without experts",
+    )
+    tuned = exchange.use(adapter)
+    try:
+        parts = read_parts(tuned.model, spec)
+    except PlanError:  # what rows of a batch cannot have for themselves is not low-rank either
+        raise refused from None
     plain = all(
         part.narrow is not None and part.output_change is None and part.shift is None
         for part in parts.layers.values()
     )
     if not parts.layers or not plain:
-        raise PlanError(
-            f"{spec.title} is no low-rank change of weights that could be added to another",
-            where=f"method {spec.name}",
-            fix="Choose adapters of LoRA, rsLoRA, LoRA+, PiSSA or AdaLoRA",
-        )
+        raise refused
     return parts.layers

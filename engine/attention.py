@@ -228,6 +228,7 @@ class _PackedAttention(torch.autograd.Function):
         state = generator.get_state() if dropout else None
         ctx.settings = rows, window, scale, dropout, state
         kept: list[Tensor] = []
+        has_fused = False
         left_out = _LeftOut(dropout, generator)
         mixed = _packed_like(query, value.shape[2], value)  # (H, S, E)
         for grid in rows.grids:
@@ -235,7 +236,8 @@ class _PackedAttention(torch.autograd.Function):
             if _fuses(grid, queries, values, window, dropout):
                 seen = (part.expand(queries.shape) for part in (keys, values))
                 answer, normalisers = _FUSED(queries, *seen, 0.0, True, scale=scale)
-                kept += [answer, normalisers]
+                kept.append(normalisers)
+                has_fused = True
                 _take_up(answer, grid, mixed)
                 continue
             answers = []
@@ -247,12 +249,12 @@ class _PackedAttention(torch.autograd.Function):
                 found = torch.bmm(left_out.of(weights), known)  # (G R, n b, E)
                 answers.append(found.unflatten(1, (-1, block.size)))
             _take_up(_joined(answers), grid, mixed)
-        ctx.save_for_backward(query, key, value, *kept)
+        ctx.save_for_backward(query, key, value, mixed if has_fused else None, *kept)
         return mixed.transpose(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, *kept = ctx.saved_tensors
+        query, key, value, mixed, *kept = ctx.saved_tensors
         rows, window, scale, dropout, state = ctx.settings
         generator = torch.Generator(query.device)
         if state is not None:
@@ -265,7 +267,7 @@ class _PackedAttention(torch.autograd.Function):
             upstream = _lay(gradient, grid, len(key))  # (G R, n, T, E)
             if _fuses(grid, queries, values, window, dropout):
                 spread = (part.expand(queries.shape) for part in (keys, values))
-                answer, normalisers = next(kept_parts), next(kept_parts)
+                answer, normalisers = _lay(mixed, grid, len(key)), next(kept_parts)
                 step, *of_heads = _FUSED_BACKWARD(
                     upstream, queries, *spread, answer, normalisers, 0.0, True, scale=scale
                 )

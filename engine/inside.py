@@ -104,7 +104,7 @@ def look_inside(base: LanguageModel, tuned: LanguageModel) -> Iterator[Value]:
             for name in WEIGHTS:
                 weight = getattr(module.base, name).detach().float()
                 yield _changed(f"{path}.{name}", weight, module.update_of(name).update().float())
-        if path in plain and not list(module.children()):
+        if path in plain and type(module) is type(plain[path]):
             yield from _changed_in_place(path, plain[path], module)
     embedding = tuned.model.get_input_embeddings()
     if isinstance(embedding, LearnedVectors):
@@ -113,10 +113,13 @@ def look_inside(base: LanguageModel, tuned: LanguageModel) -> Iterator[Value]:
 
 def _changed_in_place(path: str, before: nn.Module, after: nn.Module) -> Iterator[LayerChange]:
     """Compare a layer of the tuned model that stands where one of the base stood."""
-    weight = getattr(after, "weight", None)
-    if isinstance(weight, nn.Parameter) and weight.requires_grad:
-        old = before.get_parameter("weight").float()
-        yield _changed(path, old, weight.float() - old)
+    learned = dict(after.named_parameters(recurse=False))
+    for name, value in learned.items():
+        if value.requires_grad:
+            old = before.get_parameter(name).float()
+            yardstick = before.get_parameter("weight") if "weight" in learned else old
+            place = path if name == "weight" else f"{path}.{name}"
+            yield _changed(place, yardstick.float(), value.float() - old)
 
 
 def _changed(path: str, weight: Tensor, change: Tensor) -> LayerChange:

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
-from engine.layers import LinearLayer, modules_of, norms_with_bias, put_module
+from engine.layers import LinearLayer, blocks_of, modules_of, norms_with_bias, put_module
 from engine.lora_adapter import PREFIX, read_lora
 from engine.method import PeftAdapter
 from engine.methods import bitfit, lora
@@ -96,8 +96,11 @@ def attach(model: Any, options: Options) -> None:
         PlanError: as with LoRA; experts are among what it has no form for.
     """
     lora.attach(model, options, BiasedLoraLinear)
-    for path, norm in norms_with_bias(model).items() if options.norms else ():
-        put_module(model, path, RebiasedNorm(norm))
+    path, blocks = blocks_of(model)
+    lower = tuple(f"{path}.{place}." for place in range(len(blocks))[: -options.top_blocks or 0])
+    for name, norm in norms_with_bias(model).items() if options.norms else ():
+        if not name.startswith(lower):
+            put_module(model, name, RebiasedNorm(norm))
 
 
 def detach(model: Any) -> None:

@@ -30,7 +30,7 @@ def combine(
 ) -> None:
     """Add up LoRA adapters of one base, each times a weight, and write the sum as one adapter."""
     weights = dict(map(_weighted, adapters))
-    if len(weights) < len(adapters):
+    if len({folder.resolve() for folder in weights}) < len(adapters):
         raise PlanError(
             "An adapter is named twice", where="adapters", fix="Name each once, with one weight"
         )

@@ -59,8 +59,16 @@ def test_what_cannot_be_added_is_refused(tmp_path: Path) -> None:
         ([lora], [1.0, 2.0], "1 adapters have the weights"),
         ([lora], [float("nan")], "have the weights"),
         ([lora, wide], [1.0, 1.0], "Rank 18 is above the width"),
-        ([lora, learned(base, "dora", rank=4)], [1.0, 1.0], "DoRA is no low-rank change"),
-        ([learned(base, "prompt_tuning", num_tokens=3)], [1.0], "Prompt tuning is no low-rank"),
+        (
+            [lora, learned(base, "dora", rank=4)],
+            [1.0, 1.0],
+            "DoRA with these settings is no low-rank",
+        ),
+        (
+            [learned(base, "prompt_tuning", num_tokens=3)],
+            [1.0],
+            "Prompt tuning with these settings is no low-rank",
+        ),
     ]:
         with pytest.raises(PlanError, match=sentence):
             combine_loras(base, adapters, weights)

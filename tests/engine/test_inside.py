@@ -102,7 +102,13 @@ def test_a_prompt_made_of_words_resembles_them(tmp_path: Path, method: str) -> N
 
 @pytest.mark.parametrize(
     ("method", "options"),
-    [("ln", {}), ("bitfit", {"add_biases": True}), ("lora_bitfit", {"rank": 2})],
+    [
+        ("ln", {}),
+        ("bitfit", {"add_biases": True}),
+        ("lora_bitfit", {"rank": 2}),
+        ("full", {}),
+        ("attn", {}),
+    ],
 )
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_biases_and_norms_are_looked_at_as_well(
@@ -131,7 +137,18 @@ def test_biases_and_norms_are_looked_at_as_well(
             assert found[place] == pytest.approx(float(change.norm() / length), rel=1e-3)
 
 
-def test_experts_are_looked_at_as_well(tmp_path: Path) -> None:
+def test_experts_that_learn_in_place_are_looked_at() -> None:
+    spec = get_method("full")
+    base, tuned = (random_model("mixtral") for _ in range(2))
+    tuned = attach_method(tuned, spec, parse_options(spec, {}), seed=1)
+    for value in trainable(tuned.model).values():
+        value.data *= 1.5
+    parts = [part for part in look_inside(base, tuned) if isinstance(part, LayerChange)]
+    found = {part.path.rpartition(".")[2]: part.change_ratio for part in parts}
+    assert found["gate_up_proj"] == found["down_proj"] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_experts_are_looked_at_as_well() -> None:
     spec = get_method("lora")
     options = parse_options(spec, {"rank": 3, "targets": ["experts"]})
     base, tuned = (random_model("mixtral") for _ in range(2))

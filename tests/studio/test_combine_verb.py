@@ -73,6 +73,8 @@ def test_mistakes_are_told_and_nothing_is_left(tmp_path: Path, two: tuple[Path, 
         ((f"{two[0]}=much",), "'much' is no weight"),
         ((f"{two[0]}=inf",), "'inf' is no weight"),
         ((f"{two[0]}=1", two[0]), "named twice"),
+        ((two[0], f"{two[1]}/../first"), "named twice"),
+        ((f"{two[0]}=1e39",), "too large to be written"),
         ((two[0], third), "no low-rank change"),
         ((two[0], tmp_path / "nowhere"), "adapter_config.json"),
     ]:

@@ -38,6 +38,9 @@ def test_updates_and_biases_learn_together(tmp_path: Path) -> None:
     assert ends == {"lora_A", "lora_B", "shift", "bias"}
     assert sum(name.endswith("shift") for name in learned) == 2 * 4
     assert sum(name.endswith(".bias") for name in learned) == 2 * 2 + 1  # of the norms
+    tops = tuned_model(tmp_path, "gpt2", "lora_bitfit", rank=2, top_blocks=1).model
+    assert not [name for name in trainable(tops) if ".h.0." in name]
+    assert [name for name in trainable(tops) if ".h.1.ln_1" in name]
     alone = trainable(tuned_model(tmp_path, "gpt2", "lora_bitfit", rank=2, norms=False).model)
     assert not any(name.endswith(".bias") for name in alone)
 
