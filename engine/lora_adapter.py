@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from engine.experts import experts_of
-from engine.layer_values import is_called, unusual_values, usual_value, value_for, write_values
+from engine.layer_values import unusual_values, usual_value, value_for, write_values
 from engine.layers import LinearLayer, linear_layers, norms_with_bias
 from engine.lora_experts import EXPERTS, NESTED, read_experts
 from engine.method import PeftAdapter, PeftImport
+from engine.peft_adapter import PREFIX, UNDERSTOOD, check_all_there, no_fit
 from templates.errors import ModelError
 
-PREFIX = "base_model.model."  # of the library's tensor names
 _LENGTHS, _BIAS = "lora_magnitude_vector", "lora_B.bias"
 _PARTS = {
     "lora": ("lora_A.weight", "lora_B.weight"),
@@ -28,13 +28,10 @@ _PARTS = {
     "adalora": ("lora_A", "lora_B", "lora_E"),
 }
 # Read below, or of no consequence for what a trained adapter computes.
-_UNDERSTOOD = {
-    "peft_type", "task_type", "peft_version", "inference_mode", "auto_mapping", "revision",
-    "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora",
-    "rank_pattern", "alpha_pattern", "target_modules", "target_parameters", "exclude_modules",
-    "layers_to_transform", "layers_pattern", "fan_in_fan_out", "init_lora_weights", "bias",
-    "lora_bias", "loftq_config", "eva_config", "megatron_core", "qalora_group_size",
-    "runtime_config", "velora_config",
+_UNDERSTOOD = UNDERSTOOD | {
+    "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+    "target_parameters", "fan_in_fan_out", "init_lora_weights", "bias", "lora_bias",
+    "loftq_config", "eva_config", "megatron_core", "qalora_group_size", "velora_config",
 }  # fmt: skip
 _ALL_PARTS = sorted({part for parts in _PARTS.values() for part in parts})
 _OF_ADALORA = {
@@ -108,7 +105,7 @@ def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
     of_norms = _take_norms(model, others) if kind == "lora_bitfit" else {}
     found = _by_layer(others)
     of_experts = _take_experts(model, config, found)
-    _check_targets(config, list(linear), found)
+    check_all_there(config, list(linear), found)
     usual_rank, usual_alpha = _number(config.get("r", 8)), _number(config.get("lora_alpha", 8))
     ranks, alphas = (_patterns(config, name) for name in ("rank_pattern", "alpha_pattern"))
     own_ranks: dict[str, float] = {}
@@ -129,7 +126,7 @@ def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
             tensors[f"{path}.{part.removesuffix('.weight')}"] = tensor.float()
     pairs = set(zip(own_ranks.values(), own_alphas.values(), strict=True))
     if of_experts and pairs - {(usual_rank, usual_alpha)}:
-        raise _no_fit("Experts and linear layers differ in rank or alpha", "rank_pattern")
+        raise no_fit("Experts and linear layers differ in rank or alpha", "rank_pattern")
     names = {path.rpartition(".")[2] for path in found}
     every = {path for path in linear if path.rpartition(".")[2] in names}
     options = {
@@ -157,9 +154,9 @@ def _take_experts(
         return {}
     tensors = read_experts(model, targets, own, int(_number(config.get("r", 8))))
     if tensors is None:
-        raise _no_fit("The updates of the experts do not fit this base", "target_parameters")
+        raise no_fit("The updates of the experts do not fit this base", "target_parameters")
     if not all(bool(value.isfinite().all()) for value in tensors.values()):
-        raise _no_fit("A tensor holds values that are no numbers", "target_parameters")
+        raise no_fit("A tensor holds values that are no numbers", "target_parameters")
     return tensors
 
 
@@ -196,7 +193,7 @@ def _take_norms(model: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     found = {biases[name]: tensors.pop(name).float() for name in list(tensors) if name in biases}
     for name, bias in found.items():
         if not bool(bias.isfinite().all()):
-            raise _no_fit("A tensor holds values that are no numbers", name)
+            raise no_fit("A tensor holds values that are no numbers", name)
     return found
 
 
@@ -210,26 +207,10 @@ def _by_layer(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
                 found.setdefault(path, {})[part] = tensor
                 break
         else:
-            raise _no_fit("There is a tensor that is none of a LoRA layer", name)
+            raise no_fit("There is a tensor that is none of a LoRA layer", name)
     if not found:
-        raise _no_fit("The adapter has no tensors", "adapter_model.safetensors")
+        raise no_fit("The adapter has no tensors", "adapter_model.safetensors")
     return found
-
-
-def _check_targets(
-    config: Mapping[str, Any], linear: list[str], found: Mapping[str, object]
-) -> None:
-    """Refuse a file that lacks layers which its config names."""
-    targets = config.get("target_modules")
-    if not isinstance(targets, list):
-        return  # a regular expression: what it would match is not tried out
-    places = config.get("layers_to_transform")
-    places = [places] if isinstance(places, int) else places
-    for path in linear:
-        named = any(is_called(path, target) for target in targets if isinstance(target, str))
-        inside = places is None or any(f".{place}." in path for place in places)
-        if named and inside and path not in found and not config.get("exclude_modules"):
-            raise _no_fit("The adapter lacks the tensors of a layer", path)
 
 
 def _patterns(config: Mapping[str, Any], name: str) -> dict[str, float]:
@@ -252,7 +233,7 @@ def _check_layer(
     layer: LinearLayer | None, path: str, parts: Mapping[str, Tensor], rank: float, kind: str
 ) -> None:
     if layer is None:
-        raise _no_fit("The base has no such linear layer", path)
+        raise no_fit("The base has no such linear layer", path)
     narrow, wide, *more = _PARTS[kind]
     shapes: dict[str, tuple[float, ...]] = {
         narrow: (rank, layer.in_features),
@@ -262,13 +243,13 @@ def _check_layer(
         shapes[part] = (rank, 1) if part == "lora_E" else (layer.out_features,)
     for part in sorted(shapes.keys() ^ parts.keys()):
         what = "The adapter lacks a tensor" if part in shapes else "There is a tensor too many"
-        raise _no_fit(what, f"{path}.{part}")
+        raise no_fit(what, f"{path}.{part}")
     for part, shape in shapes.items():
         if tuple(parts[part].shape) != shape:
             has, wanted = tuple(parts[part].shape), tuple(int(size) for size in shape)
-            raise _no_fit(f"A tensor has shape {has} instead of {wanted}", f"{path}.{part}")
+            raise no_fit(f"A tensor has shape {has} instead of {wanted}", f"{path}.{part}")
         if not bool(parts[part].isfinite().all()):
-            raise _no_fit("A tensor holds values that are no numbers", f"{path}.{part}")
+            raise no_fit("A tensor holds values that are no numbers", f"{path}.{part}")
 
 
 def _fitted(
@@ -298,7 +279,3 @@ def _number(value: object) -> float:
             fix="Give a number above 0",
         )
     return value
-
-
-def _no_fit(what: str, where: str) -> ModelError:
-    return ModelError(what, where=where, fix="Open the adapter with the base it was made for")

@@ -1,7 +1,8 @@
 """An adapter that the `peft` library wrote, looked through before a method puts it in its words.
 
-For methods whose tensors lie beside layers. Whatever would change what the adapter computes is
-either taken over by the method or refused here; nothing is passed over.
+For methods whose tensors lie beside layers; what LoRA and its kin need besides is in lora_adapter.
+Whatever would change what the adapter computes is either taken over by the method or refused here;
+nothing is passed over.
 """
 
 from collections.abc import Collection, Mapping
@@ -13,9 +14,9 @@ from engine.layer_values import is_called
 from engine.method import PeftAdapter
 from templates.errors import ModelError
 
-_PREFIX = "base_model.model."  # of the library's tensor names
+PREFIX = "base_model.model."  # of the library's tensor names
 # Of no consequence for what a trained adapter computes; which layers it has, its tensors say.
-_UNDERSTOOD = {
+UNDERSTOOD = {
     "peft_type", "task_type", "peft_version", "inference_mode", "auto_mapping", "revision",
     "base_model_name_or_path", "target_modules", "exclude_modules", "layers_to_transform",
     "layers_pattern", "runtime_config",
@@ -40,7 +41,7 @@ def tensors_by_layer(
         ModelError: a setting that nobody understands, a tensor of another name or with values that
             are no numbers, a layer that the base lacks, or none where the settings name one.
     """
-    known = _UNDERSTOOD | set(understood)
+    known = UNDERSTOOD | set(understood)
     for name, value in adapter.config.items():
         if value and name not in known:
             raise ModelError(
@@ -51,31 +52,55 @@ def tensors_by_layer(
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in adapter.tensors.items():
         part = next((part for part in parts if name.endswith(f".{part}")), None)
-        if part is None or not name.startswith(_PREFIX):
+        if part is None or not name.startswith(PREFIX):
             raise no_fit("There is a tensor that belongs to no layer", name)
         if not bool(tensor.isfinite().all()):
             raise no_fit("A tensor holds values that are no numbers", name)
-        path = name.removeprefix(_PREFIX).removesuffix(f".{part}")
+        path = name.removeprefix(PREFIX).removesuffix(f".{part}")
         found.setdefault(path, {})[part] = tensor.float()
     if not found:
         raise no_fit("The adapter has no tensors", "adapter_model.safetensors")
     paths = {path for path, _ in model.named_modules()}
     for path in sorted(found.keys() - paths):
         raise no_fit("The base has no such layer", path)
-    for path in sorted(paths - found.keys()):
-        if _is_named(path, adapter.config):
-            raise no_fit("The adapter lacks the tensors of a layer", path)
+    check_all_there(adapter.config, sorted(paths), found)
     return found
 
 
-def _is_named(path: str, config: Mapping[str, Any]) -> bool:
-    """Say whether the settings name a layer; a regular expression is not tried out."""
+def by_parameter(found: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Name tensors as our parameters, where these are called as the library's.
+
+    Args:
+        found: from `tensors_by_layer`.
+
+    Returns:
+        Tensors by name of the parameter.
+    """
+    return {f"{path}.{part}": value for path, own in found.items() for part, value in own.items()}
+
+
+def check_all_there(
+    config: Mapping[str, Any], paths: Collection[str], found: Collection[str]
+) -> None:
+    """Refuse a file that lacks layers which its settings name.
+
+    Args:
+        config: the settings; a regular expression in them is not tried out.
+        paths: of the base's layers that could be named.
+        found: paths of the layers whose tensors are there.
+
+    Raises:
+        ModelError: one is not.
+    """
     targets, places = config.get("target_modules"), config.get("layers_to_transform")
     if not isinstance(targets, list) or config.get("exclude_modules"):
-        return False
+        return
     places = [places] if isinstance(places, int) else places
-    inside = places is None or any(f".{place}." in path for place in places)
-    return inside and any(is_called(path, str(target)) for target in targets)
+    names = [target for target in targets if isinstance(target, str)]
+    for path in paths:
+        inside = places is None or any(f".{place}." in path for place in places)
+        if inside and path not in found and any(is_called(path, name) for name in names):
+            raise no_fit("The adapter lacks the tensors of a layer", path)
 
 
 def number_of(adapter: PeftAdapter, name: str, usual: float) -> float:

@@ -34,7 +34,7 @@ from engine.layers import (
     with_update,
 )
 from engine.method import MethodOptions, MethodSpec, PeftAdapter, PeftImport
-from engine.peft_adapter import number_of, tensors_by_layer
+from engine.peft_adapter import by_parameter, number_of, tensors_by_layer
 from engine.plan import SIMPLE, Schedule
 from templates.errors import PlanError
 
@@ -260,10 +260,7 @@ def import_peft(model: Any, adapter: PeftAdapter) -> PeftImport | None:
         "alpha": number_of(adapter, "alpha", 8),
         "targets": target_names(model, found),
     }
-    tensors = {
-        f"{path}.{part}": tensor for path, parts in found.items() for part, tensor in parts.items()
-    }
-    return PeftImport(options, tensors)
+    return PeftImport(options, by_parameter(found))
 
 
 SPEC = MethodSpec(

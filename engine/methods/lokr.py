@@ -35,7 +35,7 @@ from engine.layers import (
     with_update,
 )
 from engine.method import MethodOptions, MethodSpec, PeftAdapter, PeftImport
-from engine.peft_adapter import number_of, tensors_by_layer
+from engine.peft_adapter import by_parameter, number_of, tensors_by_layer
 from engine.plan import SIMPLE, Schedule
 from templates.errors import PlanError
 
@@ -299,10 +299,7 @@ def import_peft(model: Any, adapter: PeftAdapter) -> PeftImport | None:
         "decompose_factor": int(number_of(adapter, "decompose_factor", -1)),
         "targets": target_names(model, found),
     }
-    tensors = {
-        f"{path}.{part}": tensor for path, parts in found.items() for part, tensor in parts.items()
-    }
-    return PeftImport(options, tensors)
+    return PeftImport(options, by_parameter(found))
 
 
 SPEC = MethodSpec(

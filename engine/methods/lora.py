@@ -45,7 +45,7 @@ from engine.layers import (
     unwrap,
     weight_of,
 )
-from engine.lora_adapter import PREFIX, read_lora
+from engine.lora_adapter import read_lora
 from engine.lora_experts import (
     EXPERTS,
     LoraExperts,
@@ -55,6 +55,7 @@ from engine.lora_experts import (
     wrap_experts,
 )
 from engine.method import MethodOptions, MethodSpec, PeftAdapter
+from engine.peft_adapter import PREFIX
 from engine.plan import SIMPLE, Schedule
 from templates.errors import PlanError
 

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from engine.language_model import LanguageModel
 from engine.layers import LinearLayer, blocks_of, modules_of, norms_with_bias, put_module
-from engine.lora_adapter import PREFIX, read_lora
+from engine.lora_adapter import read_lora
 from engine.method import PeftAdapter
 from engine.methods import bitfit, lora
 from engine.methods.bitfit import RebiasedNorm, add_to_biases
 from engine.methods.lora import LoraLinear, Update
+from engine.peft_adapter import PREFIX
 from engine.plan import Schedule
 
 
