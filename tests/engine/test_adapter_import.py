@@ -64,6 +64,7 @@ def test_other_ways_of_choosing_layers(tmp_path: Path, settings: dict[str, Any])
     assert torch.allclose(logits_of(ours), theirs, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Adapter .* have invalid shape")  # its own biases
 @pytest.mark.parametrize("setting", ["use_rslora", "use_dora", "lora_bias", "none"])
 def test_a_rank_above_a_layers_width_is_brought_down_to_it(tmp_path: Path, setting: str) -> None:
     """Where a shared expert has a gate of one output, the library gives it the rank of all."""
