@@ -56,6 +56,9 @@ prompts = [bank.language_model.encode(text) for text in ("Where is my parcel?", 
 answers = bank.answers(prompts, ["billing", None], stop="\\n", max_new_tokens=32)
 ```
 
+Under one name a bank takes several adapters that work together, such as a LoRA and a soft prompt:
+`{{"both": (lora, prompt)}}`.
+
 `AdapterExchange` puts one adapter after the other on the base and takes it off bit for bit, beside
 the weights or merged into them; `combine_loras` adds weighted LoRAs up to one.
 

@@ -81,7 +81,7 @@ def label_scores(
 
 
 def _encoded(row: Row) -> Encoded:
-    return Encoded(row.ids, tuple(place >= row.num_prompt for place in range(len(row.ids))))
+    return Encoded(row.ids, [place >= row.num_prompt for place in range(len(row.ids))])
 
 
 def compete_in_training(case: Case, seat: Seat, facts: dict[str, Any]) -> None:

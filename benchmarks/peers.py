@@ -124,7 +124,7 @@ def new_peft_trainer(case: Case, folder: str) -> Trainer:
     model, config = open_model(case), adapter(case)
     if config:
         model = get_peft_model(model, config)
-    rows = case.training_rows()
+    rows = list(case.training_rows())
     labels = [[_IGNORED] * row.num_prompt + list(row.ids[row.num_prompt :]) for row in rows]
     return Trainer(
         model=model,
@@ -147,7 +147,7 @@ def new_trl_trainer(case: Case, folder: str, how: str) -> Trainer:
         }
     if how == "padding-free":
         told |= {"padding_free": True}
-    rows = case.training_rows()
+    rows = list(case.training_rows())
     masks = [[int(place >= row.num_prompt) for place in range(len(row.ids))] for row in rows]
     columns = {"input_ids": [row.ids for row in rows], "completion_mask": masks}
     return SFTTrainer(

@@ -6,7 +6,7 @@ Free of torch, and the same in the product's environment and in the peers'.
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -128,14 +128,14 @@ class Case:
         how = ("num_turns", "turn_seconds", "warm_steps")
         return {name: value for name, value in asdict(self).items() if name not in how}
 
-    def training_rows(self) -> list[Row]:
+    def training_rows(self) -> Iterator[Row]:
         """Draw what is trained on; the same in every process."""
         words = min(NUM_WORDS, self.shape.vocabulary_size)
         if self.row_tokens:
-            return draw_rows(NUM_ROWS, words, 0, row_tokens=self.row_tokens)
+            return iter(draw_rows(NUM_ROWS, words, 0, row_tokens=self.row_tokens))
         if self.data_tokens:
             return _rows_with_tokens(self.data_tokens, words)
-        return draw_rows(NUM_ROWS, words, 0)
+        return iter(draw_rows(NUM_ROWS, words, 0))
 
     def held_out_rows(self) -> list[Row]:
         """Draw what the losses are compared on."""
@@ -158,7 +158,7 @@ class Case:
 
     def useful_flops_per_token(self) -> float:
         """Average work of a training step for one token of text."""
-        rows = self.training_rows()[:NUM_ROWS]
+        rows = list(itertools.islice(self.training_rows(), NUM_ROWS))
         learns_all = self.method == "full"
         flops = useful_flops(self.shape, rows, learns_all=learns_all, num_virtual=self.num_virtual)
         return flops / sum(len(row.ids) for row in rows)
@@ -225,15 +225,12 @@ def _lengths(draw: random.Random) -> tuple[int, int]:
     return prompt, min(answer, _LONGEST_ROW_TOKENS - prompt)
 
 
-def _rows_with_tokens(num_tokens: int, num_words: int) -> list[Row]:
+def _rows_with_tokens(num_tokens: int, num_words: int) -> Iterator[Row]:
     """Draw rows until they hold so many tokens."""
-    rows: list[Row] = []
     found = 0
-    while found < num_tokens:
-        drawn = draw_rows(NUM_ROWS, num_words, 2 + len(rows))
-        for row in drawn:
+    for seed in itertools.count(2, NUM_ROWS):
+        for row in draw_rows(NUM_ROWS, num_words, seed):
             if found >= num_tokens:
-                break
-            rows.append(row)
+                return
+            yield row
             found += len(row.ids)
-    return rows

@@ -3,7 +3,8 @@
 The base is held once and stays as it is; the adapters lie beside it together. Rows of different
 adapters go through the same forward passes, so a base serves many tasks at the speed of one batch
 instead of many small ones. LoRA and what is published as one, DoRA, (IA)3, soft prompts, prefixes
-and no adapter at all may stand next to each other.
+and no adapter at all may stand next to each other, and a row may have several: a LoRA and a soft
+prompt, say.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ from engine.adapter_layers import (
     RowPrefix,
     TokenRoute,
     read_parts,
+    together,
 )
 from engine.answering.choice import GREEDY, Choice
 from engine.answering.generation import generate
@@ -46,16 +48,20 @@ class AdapterBank:
         names: of the adapters.
     """
 
-    def __init__(self, base: LanguageModel, adapters: Mapping[str, ImportedAdapter]) -> None:
+    def __init__(
+        self,
+        base: LanguageModel,
+        adapters: Mapping[str, ImportedAdapter | Sequence[ImportedAdapter]],
+    ) -> None:
         """Put all adapters beside the base, or none of them.
 
         Args:
             base: without a method; its model is changed in place until `close`.
-            adapters: by name.
+            adapters: by name; under one name also several that work together.
 
         Raises:
             ModelError: an adapter does not fit the base.
-            PlanError: a method cannot differ from row to row.
+            PlanError: a method cannot differ from row to row, or two adapters cannot work together.
         """
         self._exchange = AdapterExchange(base)
         parts = [self._read(name, adapter) for name, adapter in adapters.items()]
@@ -169,10 +175,17 @@ class AdapterBank:
                 )
         return [known[name] for name in adapters]
 
-    def _read(self, name: str, adapter: ImportedAdapter) -> AdapterParts:
+    def _read(
+        self, name: str, adapters: ImportedAdapter | Sequence[ImportedAdapter]
+    ) -> AdapterParts:
+        several = [adapters] if isinstance(adapters, ImportedAdapter) else adapters
         try:
-            tuned = self._exchange.use(adapter)
-            return read_parts(tuned.model, get_method(adapter.method))
+            return together(
+                [
+                    read_parts(self._exchange.use(one).model, get_method(one.method))
+                    for one in several
+                ]
+            )
         except StudioError as error:
             self._exchange.use(None)
             where = f"adapter {name}" + (f", {error.where}" if error.where else "")

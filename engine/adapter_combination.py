@@ -1,8 +1,8 @@
 """Several LoRA adapters of one base, weighted and added up: again one LoRA adapter.
 
 sum_i w_i s_i B_i A_i = B A with A = [A_1; A_2; ...] (sum R_i, D_in) and B = [w_1 s_1 B_1, w_2 s_2
-B_2, ...] (D_out, sum R_i). The sum is exact, and its rank the sum of ranks; adding A_i and B_i
-themselves would not give it, as their products would mix.
+B_2, ...] (D_out, sum R_i). The sum is exact, and its rank the sum of ranks, or the layer's width
+where that is less; adding A_i and B_i themselves would not give it, as their products would mix.
 Ilharco et al. 2023, "Editing Models with Task Arithmetic", arXiv 2212.04089, for such sums.
 """
 
@@ -17,7 +17,7 @@ from engine.adapter_import import ImportedAdapter
 from engine.adapter_layers import LayerPart, read_parts
 from engine.language_model import LanguageModel
 from engine.layer_values import unusual_values, usual_value, write_values
-from engine.layers import check_rank, linear_layers
+from engine.layers import within_width
 from engine.method import parse_options
 from engine.methods import get_method
 from templates.errors import PlanError
@@ -37,8 +37,8 @@ def combine_loras(
         A LoRA adapter that changes every weight by the sum of their changes.
 
     Raises:
-        PlanError: there is not one weight for each adapter, one is no number, a method is not
-            linear in this way, or the ranks add up to more than a layer's width.
+        PlanError: there is not one weight for each adapter, one is no number, or a method is not
+            linear in this way.
     """
     if not adapters or len(adapters) != len(weights) or not all(map(math.isfinite, weights)):
         raise PlanError(
@@ -57,16 +57,17 @@ def combine_loras(
                 wide.setdefault(path, []).append(part.wide * (weight * part.scale))
     finally:
         exchange.use(None)
-    ranks = {path: float(sum(map(len, parts))) for path, parts in narrow.items()}
-    for layer in linear_layers(base.model):
-        check_rank(layer, int(ranks.get(layer.path, 1)), "ranks together")
+    pairs = {
+        path: within_width(torch.cat(narrow[path]), torch.cat(wide[path], dim=1)) for path in narrow
+    }
+    ranks = {path: float(len(down)) for path, (down, _) in pairs.items()}
     unusual = write_values(unusual_values(ranks))
     options = {
         "rank": int(usual_value(ranks)), "alpha": usual_value(ranks), "targets": tuple(ranks),
         "rank_pattern": unusual, "alpha_pattern": unusual,
     }  # fmt: skip
-    tensors = {f"{path}.lora_A": torch.cat(parts) for path, parts in narrow.items()}
-    tensors |= {f"{path}.lora_B": torch.cat(parts, dim=1) for path, parts in wide.items()}
+    tensors = {f"{path}.lora_A": down for path, (down, _) in pairs.items()}
+    tensors |= {f"{path}.lora_B": up for path, (_, up) in pairs.items()}
     if not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
         raise PlanError(
             f"With the weights {list(weights)} the sum is too large to be written",

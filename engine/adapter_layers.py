@@ -13,7 +13,7 @@ et al. 2023, "Punica: Multi-Tenant LoRA Serving", arXiv 2310.18547.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -120,6 +120,35 @@ def read_parts(model: Any, spec: MethodSpec) -> AdapterParts:
             fix="Answer with it alone, or choose LoRA, (IA)3, a soft prompt or a prefix",
         )
     return AdapterParts(layers, prompt, prefix)
+
+
+def together(parts: Sequence[AdapterParts]) -> AdapterParts:
+    """Put adapters on the same rows, where each does what it does alone.
+
+    Args:
+        parts: of each adapter.
+
+    Returns:
+        What all of them consist of.
+
+    Raises:
+        PlanError: two of them change the same layer, or begin with virtual tokens.
+    """
+    layers: dict[str, LayerPart] = {}
+    for part in parts:
+        if shared := sorted(layers.keys() & part.layers.keys()):
+            raise PlanError(
+                "Two adapters change the same layer",
+                where=shared[0],
+                fix="Add LoRA adapters up to one before, with combine_loras",
+            )
+        layers |= part.layers
+    virtual = [part for part in parts if part.num_virtual_tokens]
+    if len(virtual) > 1:
+        raise PlanError(
+            "Two adapters begin with virtual tokens", fix="Choose one soft prompt or prefix"
+        )
+    return replace(virtual[0], layers=layers) if virtual else AdapterParts(layers)
 
 
 def _lora_part(layer: LoraLinear) -> LayerPart:

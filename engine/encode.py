@@ -1,6 +1,7 @@
 """Example -> token ids with a mask that says which of them the loss sees."""
 
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.language_model import LanguageModel
@@ -12,11 +13,20 @@ from templates.template import Template
 
 @dataclass(frozen=True)
 class Encoded:
-    """One training item: T token ids, T flags; the soft prompt is added when batched."""
+    """One training item: T token ids, T flags; the soft prompt is added when batched.
 
-    ids: tuple[int, ...]
-    supervised: tuple[bool, ...]
+    All items of a run are in memory, so both are held as machine numbers, in 5 bytes a token;
+    tuples of Python's would take up to 50.
+    """
+
+    ids: Sequence[int]
+    supervised: Sequence[bool]
     source_rows: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Take any sequences."""
+        object.__setattr__(self, "ids", array("i", self.ids))
+        object.__setattr__(self, "supervised", bytes(self.supervised))
 
     @property
     def num_supervised(self) -> int:
@@ -48,7 +58,7 @@ def encode_example(language_model: LanguageModel, example: Example, template: Te
     if not language_model.has_chat_template and end is not None:
         ids.append(end)
         supervised.append(True)
-    return Encoded(tuple(ids), tuple(supervised), example.source_rows)
+    return Encoded(ids, supervised, example.source_rows)
 
 
 def encode_all(
@@ -127,8 +137,8 @@ def cut_prompt(encoded: Encoded, limit: int, *, keep: int) -> Encoded | None:
     first = encoded.supervised.index(True)
     if keep + surplus >= first:
         return None
-    ids = encoded.ids[:keep] + encoded.ids[keep + surplus :]
-    supervised = encoded.supervised[:keep] + encoded.supervised[keep + surplus :]
+    ids = [*encoded.ids[:keep], *encoded.ids[keep + surplus :]]
+    supervised = [*encoded.supervised[:keep], *encoded.supervised[keep + surplus :]]
     return replace(encoded, ids=ids, supervised=supervised)
 
 

@@ -187,6 +187,23 @@ def check_rank(layer: LinearLayer, rank: int, option: str = "rank") -> None:
         )
 
 
+def within_width(narrow: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]:
+    """Write a low-rank update whose rank is above the layer's width at the rank that it can have.
+
+    Args:
+        narrow: A (R, D_in).
+        wide: B (D_out, R).
+
+    Returns:
+        A and B with the same product, and R at most D_in and D_out; the same two where it is.
+    """
+    width = min(narrow.shape[1], len(wide))
+    if len(narrow) <= width:
+        return narrow, wide
+    whole = wide.float() @ narrow.float()  # (D_out, D_in)
+    return (whole, torch.eye(width)) if width == len(wide) else (torch.eye(width), whole)
+
+
 def norm_layers(model: Any) -> list[tuple[str, nn.Module]]:
     """List the normalisations that hold learned values, inside the blocks and outside.
 

@@ -8,12 +8,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from engine.experts import experts_of
 from engine.layer_values import unusual_values, usual_value, value_for, write_values
-from engine.layers import LinearLayer, linear_layers, norms_with_bias
+from engine.layers import LinearLayer, linear_layers, norms_with_bias, within_width
 from engine.lora_experts import EXPERTS, NESTED, read_experts
 from engine.method import PeftAdapter, PeftImport
 from engine.peft_adapter import PREFIX, UNDERSTOOD, check_all_there, no_fit
@@ -117,8 +116,8 @@ def _read(model: Any, adapter: PeftAdapter, kind: str) -> PeftImport:
         if kind == "dora" and config.get("use_rslora"):
             alpha *= math.sqrt(rank)  # our DoRA divides by the rank itself
         _check_layer(linear.get(path), path, parts, rank, kind)
-        if kind in ("lora", "rslora"):
-            parts, rank, alpha = _fitted(linear[path], parts, rank, alpha, kind)
+        if kind != "adalora":  # which has a value for each direction
+            parts, rank, alpha = _fitted(parts, rank, alpha, kind)
         own_ranks[path], own_alphas[path] = rank, alpha
         if _BIAS in parts:  # the library multiplies it together with the product
             tensors[f"{path}.shift"] = parts.pop(_BIAS).float() * (alpha / rank)
@@ -253,22 +252,17 @@ def _check_layer(
 
 
 def _fitted(
-    layer: LinearLayer, parts: dict[str, Tensor], rank: float, alpha: float, kind: str
+    parts: dict[str, Tensor], rank: float, alpha: float, kind: str
 ) -> tuple[dict[str, Tensor], float, float]:
-    """Write an update whose rank is above the layer's width at the rank that it can have.
+    """Bring an update down to the rank that its layer can have.
 
     The library gives one rank to all layers, also to a gate of one output.
     """
-    width = min(layer.in_features, layer.out_features)
-    if rank <= width:
-        return parts, rank, alpha
-    whole = parts["lora_B.weight"].float() @ parts["lora_A.weight"].float()  # (D_out, D_in)
-    narrow, wide = (
-        (whole, torch.eye(width)) if width == layer.out_features else (torch.eye(width), whole)
-    )
-    ratio = width / rank
-    fitted = {"lora_A.weight": narrow, "lora_B.weight": wide}
-    return fitted, width, alpha * (ratio if kind == "lora" else math.sqrt(ratio))
+    narrow, wide, *_ = _PARTS[kind]
+    down, up = within_width(parts[narrow], parts[wide])
+    ratio = len(down) / rank
+    fitted = parts | {narrow: down, wide: up}
+    return fitted, len(down), alpha * (math.sqrt(ratio) if kind == "rslora" else ratio)
 
 
 def _number(value: object) -> float:

@@ -7,7 +7,7 @@ saves is small beside what LOMO saves. `benchmarks/optimizers.py` measures the t
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import torch
@@ -182,15 +182,22 @@ class OptimizerSpec:
         num_moments: fp32 values kept from step to step.
         keeps_gradients: whether those of all values stand side by side; else of one tensor.
         update_bytes: read and written at every step.
+        notice: what the log of a run says of it; "" for nothing.
     """
 
     new: NewOptimizer
     num_moments: int
     keeps_gradients: bool
     update_bytes: int
+    notice: str = ""
 
 
 # AdamW reads value, gradient and two moments and writes all but the gradient; LOMO reads the
 # gradient for its norm, then reads gradient and value and writes the value.
 ADAMW = OptimizerSpec(adamw, num_moments=2, keeps_gradients=True, update_bytes=28)
 LOMO = OptimizerSpec(Lomo, num_moments=0, keeps_gradients=False, update_bytes=16)
+PAGED_ADAMW = replace(
+    ADAMW,
+    notice="A paged optimizer moves AdamW's moments out of a GPU's memory when it is short. This "
+    "run has no GPU: plain AdamW is used, and its moments stay in memory",
+)

@@ -73,7 +73,8 @@ def assemble(
                 fix="Train a prompt tuning run first, and plan again",
             )
     language_model = tuned_model(plan, open_planned_base(plan))
-    encoded, notices = {}, []
+    encoded: dict[str, list[Encoded]] = {}
+    notices = [spec.optimizer.notice] if spec.optimizer.notice else []
     for split in ("train", "validation"):
         encoded[split], found = encode_all(
             language_model,

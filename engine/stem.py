@@ -121,8 +121,8 @@ def keep_stem(
         proven = _prove(language_model)
         if proven is None:
             return language_model, ""
-        unique = {item.ids: item for item in items}
-        ordered = sorted(unique.values(), key=lambda item: (len(item.ids), item.ids))
+        unique = {bytes(item.ids): item for item in items}
+        ordered = [unique[name] for name in sorted(unique, key=lambda name: (len(name), name))]
         size = sum(len(item.ids) for item in ordered) * proven.width * proven.dtype.itemsize
         room, place = _room(size, folder)
         hidden = room.view(proven.dtype).view(-1, proven.width)  # (N, D)

@@ -55,7 +55,7 @@ class PackedRows(Sequence[Encoded]):
         if isinstance(index, slice):
             return [self[number] for number in range(*index.indices(len(self)))]
         row = np.asarray(self._rows[index])
-        return Encoded(tuple((row & ~SUPERVISED).tolist()), tuple((row & SUPERVISED != 0).tolist()))
+        return Encoded((row & ~SUPERVISED).tolist(), (row & SUPERVISED != 0).tolist())
 
 
 def write_rows(

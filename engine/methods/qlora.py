@@ -2,7 +2,7 @@
 
 y = dequant(W) x + (alpha / R) B A x, computed in bf16. W is held as NF4 blocks of 64 with double
 quantisation, about a quarter of the base's 16-bit memory, or as 8-bit rows, about half of it with a
-tenth of the error; weights are decoded at every use.
+tenth of the error; weights are decoded at every use. The paper's paged optimizer is for GPUs.
 Dettmers et al. 2023, "QLoRA: Efficient Finetuning of Quantized LLMs", arXiv 2305.14314.
 Dettmers et al. 2022, "LLM.int8()", arXiv 2208.07339.
 """
@@ -10,6 +10,7 @@ Dettmers et al. 2022, "LLM.int8()", arXiv 2208.07339.
 from dataclasses import replace
 
 from engine.methods import lora
+from engine.optimizers import PAGED_ADAMW
 
 Options = lora.Options
 
@@ -23,5 +24,6 @@ SPEC = replace(
     "space, or in half of it, so training is slower and answers may be a little less exact.",
     quality_place=3,
     precisions=("nf4", "int8"),
+    optimizer=PAGED_ADAMW,
     import_peft=None,
 )

@@ -37,8 +37,8 @@ def preview(
         encoded = encode_example(language_model, example, template)
         special = _special_ids(language_model)
         pieces = tuple(
-            TokenPiece(id=id_, text=text, supervised=supervised, special=id_ in special)
-            for id_, text, supervised in zip(
+            TokenPiece(id=id_, text=text, supervised=bool(seen), special=id_ in special)
+            for id_, text, seen in zip(
                 encoded.ids,
                 piece_texts(language_model, encoded.ids),
                 encoded.supervised,

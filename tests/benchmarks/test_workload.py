@@ -9,8 +9,8 @@ from benchmarks.workload import MODELS, NUM_ROWS, Case, Row, Shape, draw_rows, u
 
 def test_rows_are_drawn_alike_and_as_long_as_said() -> None:
     case = Case("train", "main", "llama-15m", "lora")
-    rows = case.training_rows()
-    assert rows == case.training_rows() and len(rows) == NUM_ROWS
+    rows = list(case.training_rows())
+    assert rows == list(case.training_rows()) and len(rows) == NUM_ROWS
     assert abs(statistics.median(row.num_prompt for row in rows) - 60) < 3
     assert abs(statistics.median(len(row.ids) - row.num_prompt for row in rows) - 20) < 2
     assert max(len(row.ids) for row in rows) <= 256

@@ -143,6 +143,39 @@ def test_mixed_answers_and_scores_are_those_of_each_adapter(
     bank.close()
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("other", ["prompt_tuning", "ptuning", "prefix"])
+def test_a_lora_and_a_soft_prompt_work_together(
+    tmp_path: Path, architecture: str, other: str
+) -> None:
+    base = tiny_model(tmp_path, architecture)
+    lora, virtual = learned(base, "lora", rank=4), learned(base, other, **KINDS[other])
+    prompts = [base.encode(text) for text in PROMPTS]
+    asked = {"stop": "", "max_new_tokens": 10}
+    exchange = AdapterExchange(base)
+    exchange.use(lora)
+    both = AdapterExchange(exchange.merge()).use(virtual)
+    wanted = [generate(both, both.virtual_token_ids, [prompt], **asked)[0] for prompt in prompts]
+    exchange.use(None)
+    bank = AdapterBank(base, {"both": (lora, virtual), "lora": lora, "virtual": (virtual,)})
+    found = bank.answers(prompts * 2, ["both", "lora"] * 4, **asked)
+    assert [found[0], found[6], found[4], found[2]] == [wanted[0], wanted[2], wanted[0], wanted[2]]
+    alone = bank.answers(prompts, ["virtual"] * 4, **asked)
+    assert wanted != alone and wanted != bank.answers(prompts, ["lora"] * 4, **asked)
+
+
+def test_adapters_that_cannot_work_together_are_refused(tmp_path: Path) -> None:
+    base = tiny_model(tmp_path, "llama")
+    lora, prompt = learned(base, "lora", rank=4), learned(base, "prompt_tuning", num_tokens=3)
+    for pair, sentence in [
+        ((lora, lora), "change the same layer .adapter pair, model.layers.0"),
+        ((prompt, prompt), "Two adapters begin with virtual tokens .adapter pair"),
+    ]:
+        with pytest.raises(PlanError, match=sentence):
+            AdapterBank(base, {"pair": pair})
+        assert not modules_of(base.model, LoraLinear)
+
+
 def test_padded_reading_mixes_rows_too(tmp_path: Path) -> None:
     base = tiny_model(tmp_path, "llama")
     adapters = {name: learned(base, name, **KINDS[name]) for name in ("lora", "dora", "ia3")}

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.encode import cut_prompt, encode_all, encode_example
+from engine.encode import Encoded, cut_prompt, encode_all, encode_example
 from engine.language_model import LanguageModel
 from templates.builtin import TEMPLATES
 from templates.errors import PlanError
@@ -26,6 +26,12 @@ def test_the_loss_sees_completion_stop_and_end_only(language_model: LanguageMode
     assert language_model.decode(seen) == " billing END<|endoftext|>"
     assert language_model.decode(unseen) == "the invoice is wrong\n\n###\n\n"
     assert encoded.num_supervised == len(seen)
+
+
+def test_an_item_takes_five_bytes_a_token() -> None:
+    item = Encoded((5, 70_000, 2**31 - 1), (False, True, True))
+    assert list(item.ids) == [5, 70_000, 2**31 - 1] and list(item.supervised) == [0, 1, 1]
+    assert memoryview(item.ids).nbytes + memoryview(item.supervised).nbytes == 15
 
 
 def test_special_tokens_in_data_stay_text(language_model: LanguageModel) -> None:

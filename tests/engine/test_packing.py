@@ -32,8 +32,8 @@ def library_loss(model: nn.Module, items: list[Encoded]) -> tuple[Tensor, dict[s
     model.zero_grad()
     total = torch.zeros(())
     for item in items:
-        ids = torch.tensor([item.ids])
-        labels = ids.masked_fill(~torch.tensor([item.supervised]), -100)
+        ids = torch.tensor([list(item.ids)])
+        labels = ids.masked_fill(torch.tensor([list(item.supervised)]) == 0, -100)
         loss = model(input_ids=ids, labels=labels, use_cache=False).loss * item.num_supervised
         loss.backward()
         total += loss.detach()

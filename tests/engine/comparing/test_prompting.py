@@ -27,9 +27,9 @@ def test_prompt_and_label_are_the_tokens_of_training(language_model):
     for number, example in enumerate(TICKETS):
         trained = encode_example(language_model, example, TEMPLATE)
         first = trained.supervised.index(True)
-        assert trained.ids[:first] == (*prompts.context_ids, *prompts.prompt_ids[number])
+        assert tuple(trained.ids[:first]) == (*prompts.context_ids, *prompts.prompt_ids[number])
         label = prompts.label_ids[LABELS.index(example.label)]
-        assert trained.ids[first : first + len(label)] == label
+        assert tuple(trained.ids[first : first + len(label)]) == label
     assert not prompts.cut
     assert prompts.answer_tokens(QUESTION) == max(len(ids) for ids in prompts.label_ids)
 
