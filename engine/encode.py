@@ -11,7 +11,7 @@ from templates.render import render
 from templates.template import Template
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """One training item: T token ids, T flags; the soft prompt is added when batched.
 
