@@ -97,6 +97,8 @@ class PreparedData:
         queue, before = self._server.queue, self.job(project)
         if before is not None and queue.state(before) in AT_WORK:
             return project
+        # A double click asks twice with the same key, and gets one job; both clicks saw this one.
+        key = f"prepare {project.id} after {project.prepare_job or 'nothing'}"
         recipe, upload = pruned(self._desk.recipe(project)), self._desk.upload(project)
         columns = [column.name for column in upload.columns] if upload else []
         check_mapping(recipe.template, recipe.mapping, columns)  # at once, not in the job
@@ -107,10 +109,7 @@ class PreparedData:
             base=project.base,
             preview=_NUM_PREVIEWED,
         )
-        # A double click asks twice with the same key, and gets one job.
-        job = queue.submit(
-            request, key=f"prepare {project.id} after {project.prepare_job or 'nothing'}"
-        )
+        job = queue.submit(request, key=key)
         queue.advance()
         return self._server.projects.change(project.id, prepare_job=job.id)
 
