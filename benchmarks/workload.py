@@ -131,11 +131,9 @@ class Case:
     def training_rows(self) -> Iterator[Row]:
         """Draw what is trained on; the same in every process."""
         words = min(NUM_WORDS, self.shape.vocabulary_size)
-        if self.row_tokens:
-            return iter(draw_rows(NUM_ROWS, words, 0, row_tokens=self.row_tokens))
         if self.data_tokens:
             return _rows_with_tokens(self.data_tokens, words)
-        return iter(draw_rows(NUM_ROWS, words, 0))
+        return iter(draw_rows(NUM_ROWS, words, 0, row_tokens=self.row_tokens))
 
     def held_out_rows(self) -> list[Row]:
         """Draw what the losses are compared on."""

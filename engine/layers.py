@@ -201,7 +201,8 @@ def within_width(narrow: Tensor, wide: Tensor) -> tuple[Tensor, Tensor]:
     if len(narrow) <= width:
         return narrow, wide
     whole = wide.float() @ narrow.float()  # (D_out, D_in)
-    return (whole, torch.eye(width)) if width == len(wide) else (torch.eye(width), whole)
+    same = torch.eye(width, device=whole.device)
+    return (whole, same) if width == len(wide) else (same, whole)
 
 
 def norm_layers(model: Any) -> list[tuple[str, nn.Module]]:

@@ -121,7 +121,7 @@ def keep_stem(
         proven = _prove(language_model)
         if proven is None:
             return language_model, ""
-        unique = {bytes(item.ids): item for item in items}
+        unique = {bytes(item.ids): item for item in items}  # by the memory of the ids
         ordered = [unique[name] for name in sorted(unique, key=lambda name: (len(name), name))]
         size = sum(len(item.ids) for item in ordered) * proven.width * proven.dtype.itemsize
         room, place = _room(size, folder)

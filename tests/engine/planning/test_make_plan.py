@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 
 from engine.base_model import load_reader, locate_base
+from engine.events import Started
 from engine.methods import get_method
 from engine.plan import read_plan, write_plan
 from engine.planning.make_plan import _schedule, make_plan
 from engine.runs import assemble
+from engine.trainer import train
 from templates.dataset import Dataset, SplitFile, read_dataset
 from templates.errors import ModelError, PlanError
 from templates.example import Example
@@ -72,6 +74,19 @@ def test_every_method_has_a_plan(places: tuple[Path, Path], method: str) -> None
     made, cost = plan(places, method)
     assert made.base.precision == ("nf4" if method == "qlora" else "fp32")
     assert cost.num_trainable > 0
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_a_run_says_what_stands_in_for_a_paged_optimizer(
+    places: tuple[Path, Path], tmp_path: Path, method: str
+) -> None:
+    made, _ = plan(places, method)
+    said = [
+        event.notices
+        for event in train(assemble(made, places[0], tmp_path))
+        if isinstance(event, Started)
+    ]
+    assert ["plain AdamW is used" in " ".join(notices) for notices in said] == [method == "qlora"]
 
 
 def test_a_relative_folder_is_pinned(
