@@ -136,9 +136,9 @@ def page(records: Sequence[Record]) -> str:
             "# What every method reaches",
             "Written by `python -m benchmarks.methods`, from what it measured and nothing else.",
             _ABOUT.format(num_train=NUM_TRAIN, num_seeds=NUM_SEEDS, **facts),
-            _table(("method", *TASKS, "clearly better than the base on"), scores),
+            markdown_table(("method", *TASKS, "clearly better than the base on"), scores),
             "## What it costs",
-            _table(
+            markdown_table(
                 (
                     "method", "trainable", "peak memory", "training", "size",
                     "answers one by one", "32 at once",
@@ -199,7 +199,16 @@ def _price_row(name: str, records: Sequence[Record]) -> list[str]:
     ]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table.
+
+    Args:
+        header: names of its columns.
+        rows: cells, as many in each.
+
+    Returns:
+        Markdown.
+    """
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -281,9 +281,8 @@ SPEC = replace(
     summary="LoRA that moves its ranks, while it learns, to the layers where they do most.",
     paper="Zhang et al. 2023, arXiv 2303.10512",
     options=Options,
-    # Singular values between vectors of length one: equal steps do as much at every width.
-    schedule=Schedule(learning_rate=2e-3, epochs=8),
-    rate_at_width=0,
+    schedule=Schedule(learning_rate=6e-3, epochs=8),
+    rate_at_width=384,
     when_to_choose="When the adapter has to be small and the run is long enough, some hundred "
     "steps, to find out where its ranks belong. What it publishes is an ordinary LoRA adapter.",
     quality_place=26,

@@ -305,7 +305,8 @@ SPEC = MethodSpec(
     paper="Ben Zaken et al. 2021, arXiv 2106.10199",
     options=Options,
     # Biases bear, and need, far larger steps than weights do.
-    schedule=Schedule(learning_rate=3e-3, epochs=6),
+    schedule=Schedule(learning_rate=2.7e-2, epochs=6),
+    rate_at_width=384,
     attach=attach,
     detach=detach,
     when_to_choose="When there are few examples, or the result must be tiny, and the base has "

@@ -163,7 +163,8 @@ SPEC = MethodSpec(
     paper="Zhao et al. 2023, arXiv 2312.11420",
     options=Options,
     # One value scales a whole channel: it bears, and needs, a larger step than a weight does.
-    schedule=Schedule(learning_rate=1e-3, epochs=6),
+    schedule=Schedule(learning_rate=8e-2, epochs=6),
+    rate_at_width=384,
     attach=attach,
     detach=partial(unwrap, kind=TunedNorm),
     when_to_choose="When there are few examples, or the result must be tiny. It shifts tone and "

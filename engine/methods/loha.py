@@ -270,8 +270,8 @@ SPEC = MethodSpec(
     summary="Two low-rank updates multiplied entry by entry: a far higher rank from few values.",
     paper="Hyeon-Woo et al. 2021, arXiv 2108.06098",
     options=Options,
-    schedule=Schedule(learning_rate=5e-4, epochs=6),
-    rate_at_width=256,
+    schedule=Schedule(learning_rate=1e-3, epochs=6),
+    rate_at_width=384,
     attach=attach,
     detach=partial(unwrap, kind=HadamardLinear),
     when_to_choose="When LoRA of a small rank learns too little and a larger rank would be too "

@@ -309,8 +309,8 @@ SPEC = MethodSpec(
     summary="An update made of two small matrices, each copied over the other; smaller than LoRA.",
     paper="Yeh et al. 2023, arXiv 2309.14859; Edalati et al. 2022, arXiv 2212.10650",
     options=Options,
-    schedule=Schedule(learning_rate=4e-3, epochs=6),
-    rate_at_width=256,
+    schedule=Schedule(learning_rate=8e-3, epochs=6),
+    rate_at_width=384,
     attach=attach,
     detach=partial(unwrap, kind=KroneckerLinear),
     when_to_choose="When the result must be far smaller than a LoRA adapter and still reach every "

@@ -363,7 +363,8 @@ SPEC = replace(
     summary="Every layer reads a few learned keys and values before the text; the base stays.",
     paper="Li and Liang 2021, arXiv 2101.00190",
     options=Options,
-    schedule=Schedule(learning_rate=1e-2, epochs=10, patience=8),
+    schedule=Schedule(learning_rate=9e-2, epochs=20, patience=8),
+    rate_at_width=384,
     when_to_choose="When a soft prompt is wanted and prompt tuning learns too little, as on most "
     "bases below some billion parameters: it reaches every layer.",
     quality_place=50,

@@ -19,7 +19,7 @@ from templates.errors import PlanError
 from templates.values import Value, parse
 
 ValueT = TypeVar("ValueT", bound=Value)
-_HIGHEST_RATE = 5e-3  # beyond it small models diverge more often than they gain
+_NARROWEST = 384  # the starter's width: on no narrower model was a rate tried
 
 
 def make_plan(
@@ -181,7 +181,7 @@ def _schedule(spec: MethodSpec, changes: Mapping[str, Any], width: int) -> Sched
     defaults = spec.schedule
     if width and spec.rate_at_width:
         # Adam's best step shrinks with the width: Yang et al. 2022, arXiv 2203.03466, table 3.
-        rate = min(spec.schedule.learning_rate * spec.rate_at_width / width, _HIGHEST_RATE)
+        rate = spec.schedule.learning_rate * spec.rate_at_width / max(width, _NARROWEST)
         defaults = defaults.model_copy(update={"learning_rate": float(f"{rate:.2g}")})
     return _changed(defaults, changes, "schedule")
 

@@ -57,7 +57,7 @@ def test_a_plan_pins_what_it_depends_on_and_can_run(
     assert made.base.fingerprint == locate_base(str(base)).fingerprint
     assert made.base.precision == "fp32"
     assert made.dataset_sha256 == read_dataset(data).sha256
-    assert made.schedule.learning_rate == 5e-3  # LoRA's own, for a width of 32, capped
+    assert made.schedule.learning_rate == 2.1e-3  # LoRA's at the least width, 384; this has 32
     assert made.schedule.batch_size == 4
     assert made.method.options["targets"] == ["all-linear"]
     assert cost.fits and cost.num_examples == 8 and cost.num_steps == 2
