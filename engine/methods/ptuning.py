@@ -155,6 +155,7 @@ SPEC = replace(
     options=Options,
     # The network's weights learn, and bear no more than weights do.
     schedule=Schedule(learning_rate=1e-3, epochs=20, patience=8),
+    rate_at_width=0,
     when_to_choose="When prompt tuning hardly learns: the network makes its steps smoother. What "
     "is published is a soft prompt, as small as any.",
     quality_place=51,

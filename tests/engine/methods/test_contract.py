@@ -42,13 +42,12 @@ SMALL = NEEDED | {
 }
 # Where the usual rate would take more than the few steps of these tests to show anything.
 FASTER = {
-    "attn": 3e-4, "loftq": 1e-3, "topk": 3e-4, "ln": 1e-2, "head": 1e-2, "prefix": 3e-2,
-    "ptuning": 3e-3,
+    "attn": 3e-4, "loftq": 1e-3, "topk": 3e-4, "head": 1e-2, "ptuning": 3e-3,
 }  # fmt: skip
 # By how much what an adapter learned is blown up before a merge. (IA)3 learns factors; LoHa, LoKr
 # and AdaLoRA's updates are products of three or four: far out attention turns so steep that
 # rounding to bf16 is all that is left.
-GROWTH = {"adalora": 16, "head": 16, "ia3": 32, "loftq": 16, "loha": 16, "lokr": 16}
+GROWTH = {"adalora": 6, "head": 16, "ia3": 4, "loftq": 16, "loha": 16, "lokr": 16}
 
 
 def attached(folder: Path, spec: MethodSpec, precision: str, architecture: str) -> LanguageModel:

@@ -209,10 +209,12 @@ def test_a_prompt_longer_than_the_context_blocks_the_plan(
 @pytest.mark.parametrize(
     ("method", "width", "rate"),
     [
-        ("lora", 256, 3.2e-3),
+        ("lora", 64, 2.1e-3),
+        ("lora", 384, 2.1e-3),
         ("lora", 4096, 2e-4),
-        ("full", 256, 4.8e-4),
-        ("prompt_tuning", 64, 0.03),
+        ("full", 768, 1.6e-4),
+        ("prompt_tuning", 768, 0.045),
+        ("ptuning", 768, 1e-3),
     ],
 )
 def test_the_default_learning_rate_follows_the_width(method: str, width: int, rate: float) -> None:
