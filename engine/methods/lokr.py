@@ -316,7 +316,7 @@ SPEC = MethodSpec(
     when_to_choose="When the result must be far smaller than a LoRA adapter and still reach every "
     "direction of a layer. It needs a little longer to learn.",
     servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
-    quality_place=32,
+    quality_place=33,
     precisions=("fp32", "bf16", "int8", "nf4"),
     initialise=initialise,
     merge=merge,
