@@ -154,8 +154,8 @@ seeds that draw rows and start values; on {processor}, {threads} of {cores} core
 `sst2` and `trec` are accuracy in points on 300 test rows, `e2e_nlg` is chrF on 60 meanings with all
 their references. A cell is the mean over seeds, the mean 95 % interval of the test rows, the lowest
 and highest seed, and the base with the same prompt. "Clearly" means better by the studio's own test
-with every seed. No default was chosen on these tasks. Answers are timed unmerged, against the
-base."""
+with every seed. No default was chosen on these tasks. Answers are timed unmerged, with the first
+seed, against the base."""
 
 
 def _score_row(name: str, records: Sequence[Record]) -> list[str]:
@@ -188,14 +188,15 @@ def _price_row(name: str, records: Sequence[Record]) -> list[str]:
         key: statistics.median(r[key] for r in measured)
         for key in ("trainable_ratio", "peak_bytes", "train_seconds", "size_bytes")
     }
-    slower = [statistics.median(r["slower"][size] for r in measured) for size in ("1", "32")]
+    timed = [r["slower"] for r in measured if r["slower"]]
+    slower = [statistics.median(of[size] for of in timed) for size in ("1", "32") if timed]
     return [
         f"`{name}`",
         f"{middle['trainable_ratio']:.2%}",
         f"{middle['peak_bytes'] / 1e6:,.0f} MB",
         f"{middle['train_seconds']:.0f} s",
         f"{middle['size_bytes'] / 1e3:,.0f} kB",
-        *(f"{ratio:.2f}×" for ratio in slower),
+        *([f"{ratio:.2f}×" for ratio in slower] or ["-", "-"]),
     ]
 
 
