@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.account import BETWEEN, PRODUCTS
-from benchmarks.records import MEASURED, ROOT, Record, read_records
+from benchmarks.records import MEASURED, ROOT, Record, product_digest, read_records
 from benchmarks.results import Result, fastest_peer, results_of
 from benchmarks.turns import MOST_FOREIGN_CORES, OURS
 from benchmarks.workload import ALPHA, MODELS, NUM_NEW_TOKENS, NUM_PROMPTS, RANK, Case
@@ -126,8 +126,12 @@ def _about(machine: dict[str, object], records: Sequence[Record], results: Seque
         )
     if any(result.case.num_turns < 5 and result.case.series == "main" for result in results):
         lines.append("Some numbers are of a quick look: fewer and shorter turns.")
-    if len({record.product for record in records}) > 1:
-        lines.append("The engine's code changed between some of these measurements.")
+    newest = {record.opened: record.product for record in records}
+    old = {case for case, product in newest.items() if product != product_digest(case.method)}
+    if old:
+        names = sorted({f"{case.method or case.task} ({case.model})" for case in old})
+        said = "all of it" if len(old) == len(newest) else ", ".join(names)
+        lines.append(f"Measured before the engine's code changed for the last time: {said}.")
     return "\n".join(lines)
 
 

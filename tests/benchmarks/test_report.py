@@ -89,6 +89,16 @@ def test_newer_lines_take_the_place_of_older_ones_but_a_quick_look_never_does() 
     assert result.rate == 2000
 
 
+def test_what_was_measured_with_earlier_code_is_said() -> None:
+    said = "Measured before the engine's code changed for the last time"
+    lora = record(TRAINING, ours=told(1000), peft=told(800))
+    full = record(replace(TRAINING, method="full"), ours=told(1000), peft=told(800))
+    assert said not in page([lora, full])
+    assert said not in page([replace(lora, product="earlier"), lora])
+    assert f"{said}: lora (llama-15m)." in page([lora, full, replace(lora, product="earlier")])
+    assert f"{said}: all of it." in page([replace(lora, product="earlier")])
+
+
 def test_answers_scores_and_series_have_tables() -> None:
     length = replace(TRAINING, series="length", row_tokens=512)
     data = [replace(TRAINING, series="data", data_tokens=count) for count in (10**5, 10**6)]
