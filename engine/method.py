@@ -15,6 +15,7 @@ from templates.errors import ModelError, PlanError
 from templates.values import Value, parse
 
 PEFT = "transformers + peft"
+VLLM, LORAX, LLAMA_CPP, OLLAMA = "vLLM", "LoRAX", "llama.cpp", "Ollama"
 
 
 class MethodOptions(Value):
@@ -30,6 +31,11 @@ class MethodOptions(Value):
             Names of programs.
         """
         return ()
+
+    @property
+    def published_rank(self) -> int:
+        """The rank of an adapter whose layers have one; 0: they have none."""
+        return 0
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,6 @@ class MethodSpec:
         attach: put the method's parameters on a frozen model; also on the meta device.
         detach: take them off again, leaving the base as it was.
         when_to_choose: one or two sentences for somebody who knows no method yet.
-        servable_by: programs that can answer with what is published, in one form or the other;
-            llama.cpp and Ollama after converting it.
         quality_place: order by how good the answers usually are; 1 is best.
         least_rows: training rows below which methods of a later place do better.
         least_parameters: size of the base below which methods of a later place do better.
@@ -100,7 +104,6 @@ class MethodSpec:
     attach: Callable[[Any, Any], None]
     detach: Callable[[Any], None]
     when_to_choose: str
-    servable_by: tuple[str, ...]
     quality_place: int = 9
     least_rows: int = 0
     least_parameters: int = 0
@@ -116,6 +119,16 @@ class MethodSpec:
     export_method: str = ""
     import_peft: Callable[[Any, PeftAdapter], PeftImport | None] | None = None
     optimizer_for: Callable[[Any], NewOptimizer] | None = None
+
+    @property
+    def servable_by(self) -> tuple[str, ...]:
+        """Programs that can answer with what is published, in one form or the other, by default.
+
+        llama.cpp and Ollama can after converting it.
+        """
+        of_adapter = self.adapter_servers(self.options()) or ("transformers",)
+        of_whole_model = (VLLM, LLAMA_CPP, OLLAMA) if self.merge else ()
+        return tuple(dict.fromkeys((*of_adapter, *of_whole_model)))
 
     def adapter_servers(self, options: MethodOptions) -> tuple[str, ...]:
         """Say who can load the published adapter as it is, unmerged.

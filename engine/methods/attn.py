@@ -55,7 +55,6 @@ SPEC = MethodSpec(
     detach=full.detach,
     when_to_choose="When full fine-tuning would do well, but takes too much memory or forgets too "
     "much of what the base knew.",
-    servable_by=full.SPEC.servable_by,
     quality_place=31,
     least_rows=500,
     merge=full.merge,

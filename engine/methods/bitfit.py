@@ -311,7 +311,6 @@ SPEC = MethodSpec(
     detach=detach,
     when_to_choose="When there are few examples, or the result must be tiny, and the base has "
     "biases, as GPT-2 and OPT have. With many examples others learn more.",
-    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=43,
     precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,

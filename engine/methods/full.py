@@ -55,7 +55,6 @@ SPEC = MethodSpec(
     detach=detach,
     when_to_choose="When you have a thousand examples or more, a small base, and memory to spare. "
     "With little data it may forget what the base knew.",
-    servable_by=("transformers", "vLLM", "llama.cpp", "Ollama"),
     quality_place=2,
     least_rows=1000,
     merge=merge,

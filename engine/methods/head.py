@@ -103,7 +103,6 @@ SPEC = MethodSpec(
     detach=partial(unwrap, kind=MappedNorm),
     when_to_choose="When training must take seconds, or to see what the base's features are worth "
     "before anything in it is changed. It cannot teach the base to read differently.",
-    servable_by=("transformers", "vLLM", "llama.cpp", "Ollama"),
     quality_place=41,
     precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,

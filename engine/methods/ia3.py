@@ -278,7 +278,6 @@ SPEC = MethodSpec(
     detach=partial(unwrap, kind=ScaledLinear),
     when_to_choose="With a few dozen rows, or when hundreds of tuned versions of one base are to "
     "be kept. It learns less than LoRA where there is more data.",
-    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=34,
     precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,

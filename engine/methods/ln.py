@@ -169,7 +169,6 @@ SPEC = MethodSpec(
     detach=partial(unwrap, kind=TunedNorm),
     when_to_choose="When there are few examples, or the result must be tiny. It shifts tone and "
     "format well, and teaches little that is new.",
-    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=42,
     precisions=("fp32", "bf16", "int8", "nf4"),
     merge=merge,

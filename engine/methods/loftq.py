@@ -105,7 +105,6 @@ SPEC = replace(
     options=Options,
     when_to_choose="When QLoRA's answers are too far from those of the base in 16 bits. It takes "
     "longer to begin, reads the base's files twice, and publishes a whole model, no adapter.",
-    servable_by=("transformers", "vLLM", "llama.cpp", "Ollama"),
     quality_place=27,
     precisions=("nf4",),
     starts_as_base=False,

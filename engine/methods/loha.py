@@ -276,7 +276,6 @@ SPEC = MethodSpec(
     detach=partial(unwrap, kind=HadamardLinear),
     when_to_choose="When LoRA of a small rank learns too little and a larger rank would be too "
     "large to keep. Training takes a little longer.",
-    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=32,
     precisions=("fp32", "bf16", "int8", "nf4"),
     initialise=initialise,

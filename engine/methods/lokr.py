@@ -315,7 +315,6 @@ SPEC = MethodSpec(
     detach=partial(unwrap, kind=KroneckerLinear),
     when_to_choose="When the result must be far smaller than a LoRA adapter and still reach every "
     "direction of a layer. It needs a little longer to learn.",
-    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=33,
     precisions=("fp32", "bf16", "int8", "nf4"),
     initialise=initialise,

@@ -54,13 +54,13 @@ from engine.lora_experts import (
     peft_experts,
     wrap_experts,
 )
-from engine.method import MethodOptions, MethodSpec, PeftAdapter
+from engine.method import LLAMA_CPP, LORAX, VLLM, MethodOptions, MethodSpec, PeftAdapter
 from engine.peft_adapter import PREFIX
 from engine.plan import SIMPLE, Schedule
 from templates.errors import PlanError
 
 LARGEST_RANK, LARGEST_ALPHA = 1024, 4096
-VLLM, LORAX, LLAMA_CPP = SERVERS = ("vLLM", "LoRAX", "llama.cpp")
+SERVERS = (VLLM, LORAX, LLAMA_CPP)
 _LARGEST_VLLM_RANK = 512  # of its setting max_lora_rank
 
 
@@ -477,7 +477,6 @@ SPEC = MethodSpec(
     detach=detach,
     when_to_choose="Begin with this one. It learns nearly as well as training everything, needs "
     "far less memory, and costs nothing when it answers.",
-    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=1,
     initialise=initialise,
     merge=merge,

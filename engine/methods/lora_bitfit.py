@@ -153,7 +153,6 @@ SPEC = replace(
     schedule=Schedule(learning_rate=2e-4, epochs=6),
     when_to_choose="When LoRA falls a little short: a few more values, of another kind. Publish it "
     "as a merged model where the base has biases; as an adapter `peft` opens it.",
-    servable_by=("transformers + peft", "vLLM", "llama.cpp", "Ollama"),
     quality_place=28,
     precisions=("fp32", "bf16", "int8", "nf4"),
     attach=attach,

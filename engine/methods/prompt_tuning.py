@@ -318,7 +318,6 @@ SPEC = MethodSpec(
     detach=detach,
     when_to_choose="When one large base serves many small tasks, or when the result must be tiny. "
     "It needs a base of several billion parameters to keep up with the others.",
-    servable_by=("transformers + peft",),
     quality_place=5,
     least_parameters=10_000_000_000,
     precisions=("fp32", "bf16", "int8", "nf4"),

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from engine.language_model import LanguageModel
 from engine.lora_adapter import read_lora
-from engine.method import PeftAdapter
+from engine.method import LLAMA_CPP, PeftAdapter
 from engine.methods import lora
 from engine.plan import SIMPLE, Schedule
 
@@ -45,7 +45,7 @@ class Options(lora.Options):
         Returns:
             Names of programs.
         """
-        return tuple(name for name in super().adapter_servers() if name != lora.LLAMA_CPP)
+        return tuple(name for name in super().adapter_servers() if name != LLAMA_CPP)
 
     def scale(self, alpha: float, rank: int) -> float:
         """Compute what an update is multiplied by.

@@ -144,7 +144,6 @@ SPEC = MethodSpec(
     detach=detach,
     when_to_choose="When training must be quick: most of the base runs only once for every row. "
     "It suits tasks near to what the base can do already.",
-    servable_by=full.SPEC.servable_by,
     quality_place=30,
     least_rows=500,
     merge=merge,

@@ -109,6 +109,8 @@ class RunRecord(Value):
     parity: float
     effect: float
     comparison: Comparison | None
+    adapter_servers: tuple[str, ...] = ()
+    adapter_rank: int = 0
 
 
 def parity_sentence(parity: float, effect: float) -> str:

@@ -108,6 +108,7 @@ def publish(
             measured; nothing is left behind.
     """
     spec = get_method(run.plan.method.name)
+    options = parse_options(spec, run.plan.method.options)
     target = Path(os.path.abspath(target.expanduser()))
     archive = target.with_name(f"{target.name}.zip") if zipped else None
     chosen = _chosen_form(spec, form)
@@ -137,6 +138,8 @@ def publish(
                 parity=model.parity,
                 effect=model.effect,
                 comparison=_comparison_without_path(run.comparison, base),
+                adapter_servers=spec.adapter_servers(options) if chosen == "adapter" else (),
+                adapter_rank=options.published_rank,
             )
             _write_words(temporary, record, spec)
             files = list_files(temporary)

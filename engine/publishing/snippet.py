@@ -17,10 +17,6 @@ from templates.template import Template
 
 _PLACEHOLDER = "Write your text here."
 _SLOT = re.compile(r"\{(\w+)\}")
-# Methods whose adapter vLLM can serve, with the factor by which its rank is that of the plan. It
-# knows no DoRA, and one rank and alpha for all layers.
-_LORA_METHODS = {"lora": 1, "qlora": 1, "rslora": 1, "lora_plus": 1, "pissa": 2}
-_BY_LAYER = ("rank_pattern", "alpha_pattern")
 # vLLM keeps room for adapters of a rank that it knows, 16 if it is not told.
 _VLLM_RANKS = (16, 32, 64, 128, 256, 320, 512)
 _SERVED_NAME = "tuned"
@@ -54,9 +50,7 @@ def snippets(record: RunRecord) -> Mapping[str, Snippet]:
             "Ollama": Snippet("bash", _ollama(record)),
         }
     written = {"transformers + peft": Snippet("python", usage_code(record))}
-    method = record.plan.method
-    is_plain = method.name in _LORA_METHODS and not any(map(method.options.get, _BY_LAYER))
-    if is_plain and _rank(record) <= _VLLM_RANKS[-1]:
+    if "vLLM" in record.adapter_servers:
         written["vLLM"] = Snippet("bash", _vllm(record))
     return written
 
@@ -239,11 +233,6 @@ def _literal(value: object) -> str:
     return pprint.pformat(value, width=88, sort_dicts=False)
 
 
-def _rank(record: RunRecord) -> int:
-    method = record.plan.method
-    return int(method.options.get("rank", _VLLM_RANKS[0])) * _LORA_METHODS[method.name]
-
-
 def _vllm(record: RunRecord) -> str:
     model = f"./{record.folder}"
     serve = ["vllm", "serve", model]
@@ -251,7 +240,7 @@ def _vllm(record: RunRecord) -> str:
         serve = ["vllm", "serve", base_reference(record.base)]
         if record.base.is_on_hub:
             serve += ["--revision", record.base.revision]
-        rank = next(known for known in _VLLM_RANKS if known >= _rank(record))
+        rank = next(known for known in _VLLM_RANKS if known >= record.adapter_rank)
         serve += ["--enable-lora", "--max-lora-rank", str(rank)]
         serve += ["--lora-modules", f"{_SERVED_NAME}={model}"]
         model = _SERVED_NAME

@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from engine.method import PEFT, PeftAdapter, attach_method, parse_options
+from engine.method import LLAMA_CPP, LORAX, PEFT, VLLM, PeftAdapter, attach_method, parse_options
 from engine.methods import all_methods, get_method
-from engine.methods.lora import LLAMA_CPP, LORAX, VLLM
-from engine.plan import MethodChoice
 from engine.publishing.snippet import snippets
 from templates.errors import PlanError
 from tests.engine.publishing.published import small_record
@@ -83,15 +81,14 @@ def test_portable_is_kept_or_refused_with_the_names(
     assert all((name in raised.value.what) != (name in expected) for name in ALL)
 
 
-def test_the_code_to_copy_says_the_same_of_vllm(tmp_path: Path) -> None:
-    record = small_record(tmp_path)
-    for method, options, _ in [*SETTINGS, ("pissa", {"rank": 257}, ()), ("ia3", {}, ())]:
-        spec = get_method(method)
-        chosen = parse_options(spec, options)
-        choice = MethodChoice(name=method, options=chosen.model_dump(mode="json"))
-        plan = record.plan.model_copy(update={"method": choice})
-        written = snippets(record.model_copy(update={"plan": plan}))
-        assert (VLLM in written) == (VLLM in spec.adapter_servers(chosen)), (method, options)
+@pytest.mark.parametrize("method", ["lora", "pissa", "dora", "ia3", "prompt_tuning"])
+def test_what_is_published_and_the_code_to_copy_say_the_same(tmp_path: Path, method: str) -> None:
+    record = small_record(tmp_path, method)
+    chosen = parse_options(get_method(method), record.plan.method.options)
+    assert record.adapter_servers == get_method(method).adapter_servers(chosen)
+    assert (VLLM in snippets(record)) == (VLLM in record.adapter_servers)
+    if method == "pissa":  # what is published undoes its start with as many ranks again
+        assert record.adapter_rank == 2 * chosen.model_dump()["rank"]
 
 
 def test_other_methods_are_served_by_peft_where_they_publish_an_adapter() -> None:

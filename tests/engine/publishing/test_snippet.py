@@ -182,27 +182,15 @@ def test_each_form_and_method_has_the_ways_it_can_go(record: RunRecord) -> None:
     assert list(snippets(record)) == ["transformers + peft", "vLLM"]
     assert snippets(record)["transformers + peft"] == ("python", usage_code(record))
     assert list(snippets(merged(record))) == ["transformers", "vLLM", "Ollama"]
-    for method, options in (
-        ("prompt_tuning", {}),
-        ("lora", {"rank": 513}),
-        ("lora", {"rank_pattern": "q_proj=4"}),
-        ("lora", {"alpha_pattern": "q_proj=4"}),
-        ("pissa", {"rank": 257}),
-        ("dora", {"rank": 4}),
-        ("random_rank", {"rank": 4}),
-    ):
-        choice = record.plan.method.model_copy(update={"name": method, "options": options})
-        plan = record.plan.model_copy(update={"method": choice})
-        other = record.model_copy(update={"plan": plan})
-        assert list(snippets(other)) == ["transformers + peft"]
+    by_peft_alone = record.model_copy(update={"adapter_servers": ("transformers + peft",)})
+    assert list(snippets(by_peft_alone)) == ["transformers + peft"]
 
 
 @pytest.mark.parametrize(("rank", "room"), [(4, "16"), (16, "16"), (17, "32"), (300, "320")])
 def test_vllm_serves_an_adapter_on_its_base(record: RunRecord, rank: int, room: str) -> None:
     hub = record.base.model_copy(update={"id": "org/base", "revision": "abc"})
-    choice = record.plan.method.model_copy(update={"options": {"rank": rank}})
-    plan = record.plan.model_copy(update={"method": choice})
-    serve, address, body = vllm_words(record.model_copy(update={"base": hub, "plan": plan}))
+    ranked = record.model_copy(update={"base": hub, "adapter_rank": rank})
+    serve, address, body = vllm_words(ranked)
     assert serve == [
         "vllm", "serve", "org/base", "--revision", "abc", "--enable-lora", "--max-lora-rank", room,
         "--lora-modules", "tuned=./out",
