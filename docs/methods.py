@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+from engine.method import MethodSpec
 from engine.methods import all_methods
 
 README = Path(__file__).parents[1] / "README.md"
+_TESTS = README.parent / "tests" / "engine" / "methods"
 _BEGIN, _END = "<!-- methods:", "<!-- /methods -->"
 
 
@@ -15,8 +17,8 @@ def table() -> str:
         Markdown, one row per method.
     """
     lines = [
-        "| method | family | what it does | holds the base in | publishes | paper |",
-        "|---|---|---|---|---|---|",
+        "| method | family | what it does | holds the base in | publishes | paper | tests |",
+        "|---|---|---|---|---|---|---|",
     ]
     for spec in all_methods().values():
         forms = [
@@ -30,9 +32,17 @@ def table() -> str:
             ", ".join(spec.precisions),
             ", ".join(forms),
             spec.paper,
+            _tests(spec),
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _tests(spec: MethodSpec) -> str:
+    family = "soft_prompts" if spec.num_virtual_tokens else "contract"
+    own = _TESTS / f"test_{spec.name}.py"
+    path = own if own.exists() else _TESTS / f"test_{family}.py"
+    return f"[{path.stem.removeprefix('test_')}]({path.relative_to(README.parent)})"
 
 
 def with_table(text: str) -> str:
