@@ -28,6 +28,16 @@ _COPY_WORDS = (
 )  # fmt: skip
 
 
+_VIEWS = {
+    f"aten::{name}"
+    for name in (
+        "alias", "as_strided", "chunk", "detach", "empty", "empty_like", "empty_strided", "expand",
+        "narrow", "permute", "reshape", "resize_", "select", "slice", "split", "squeeze", "t",
+        "transpose", "unbind", "unsqueeze", "view", "_reshape_alias", "_unsafe_view",
+    )
+}  # fmt: skip
+
+
 class Account:
     """Watches some steps."""
 
@@ -67,7 +77,7 @@ class Account:
             if event.self_cpu_time_total > event.count:  # views take less than a microsecond
                 part["calls"] += event.count
                 part["flops"] += event.count * product_flops(event.key, event.input_shapes)
-                part["bytes"] += event.count * _bytes(shapes)
+                part["bytes"] += event.count * _bytes(event.key, shapes)
         parts[BETWEEN]["seconds"] += max(0.0, seconds - sum(p["seconds"] for p in parts.values()))
         return {"seconds": seconds, "parts": dict(parts)}
 
@@ -120,9 +130,14 @@ def product_flops(operator: str, shapes: Sequence[Sequence[int]]) -> float:
     return 2.0 * math.prod(left) * columns
 
 
-def _bytes(shapes: Sequence[Sequence[int]]) -> float:
+def _bytes(operator: str, shapes: Sequence[Sequence[int]]) -> float:
     """Guess: every input is read, and something as large as the largest is written."""
+    if operator in _VIEWS:
+        return 0.0
     sizes = [math.prod(shape) for shape in shapes]
+    if operator == "aten::embedding":  # of the table only what is looked up is read
+        table, ids = shapes
+        sizes = [math.prod(ids) * table[-1]]
     return torch.float32.itemsize * float(sum(sizes) + max(sizes, default=0))
 
 

@@ -239,7 +239,7 @@ def start_of_a_run(setting: Setting) -> Iterator[Figure]:
         while job.status().state == "running":
             time.sleep(0.01)
     yield Figure("submit to first event", "s", 2.0, first_event)
-    yield Figure("submit to first step", "s", 10.0, first_step)
+    yield Figure("submit to first step", "s", 4.0, first_step)
 
 
 MEASUREMENTS: tuple[Callable[[Setting], Iterator[Figure]], ...] = (

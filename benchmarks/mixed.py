@@ -32,7 +32,8 @@ from engine.planning.hardware import prepare_process
 
 PAGE = ROOT / "docs" / "many_adapters.md"
 OPTIONS: dict[str, dict[str, Any]] = {
-    "lora": {"rank": 8}, "ia3": {}, "prompt_tuning": {"num_tokens": 20}
+    "lora": {"rank": 8}, "ia3": {}, "prompt_tuning": {"num_tokens": 20},
+    "prefix": {"num_tokens": 20},
 }  # fmt: skip
 NUM_PROMPT_TOKENS, NUM_NEW_TOKENS = 48, 32
 _PAGE = """# One base, many adapters

@@ -10,10 +10,10 @@ from benchmarks.records import Record
 from benchmarks.turns import OURS, PEAK
 from benchmarks.workload import Case
 
-_FIRST_LOSS_RATIO = 0.005
+FIRST_LOSS_RATIO = 0.005
 # Others draw other rows for the same number of steps, so they do not learn exactly as much; but
 # who learns nothing, or twice as much, does something else.
-_LAST_LOSS_NATS, _LAST_LOSS_OF_DROP = 0.001, 0.5
+LAST_LOSS_NATS, LAST_LOSS_OF_DROP = 0.001, 0.5
 _QUIET_CORES = 0.15
 
 
@@ -80,10 +80,10 @@ class Result:
         if "first_loss" not in own or "first_loss" not in others:
             return True
         drop = others["first_loss"] - others["last_loss"]
-        allowed = _LAST_LOSS_NATS + _LAST_LOSS_OF_DROP * abs(drop)
+        allowed = LAST_LOSS_NATS + LAST_LOSS_OF_DROP * abs(drop)
         first = abs(own["first_loss"] - others["first_loss"]) / others["first_loss"]
         last = abs(own["last_loss"] - others["last_loss"])
-        return bool(first <= _FIRST_LOSS_RATIO and last <= allowed)
+        return bool(first <= FIRST_LOSS_RATIO and last <= allowed)
 
     @property
     def foreign_cores(self) -> float:

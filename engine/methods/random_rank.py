@@ -102,5 +102,6 @@ SPEC = replace(
     when_to_choose="For research: the chance result that methods which choose their ranks have to "
     "beat. To get work done, take LoRA.",
     quality_place=25,
+    precisions=("fp32", "bf16", "int8", "nf4"),
     import_peft=None,
 )
