@@ -46,8 +46,8 @@ checkpointing, packed or padding-free where the method allows it, as was faster 
 same model. The loss on held-out rows is computed by the same code for all, before the first step
 and after {Case.warm_steps}; where the first differs by more than {FIRST_LOSS_RATIO:.1%}, or the
 last by more than {LAST_LOSS_OF_DROP:.0%} of what it fell by and {LAST_LOSS_NATS:g} nats, the row
-says so. QLoRA computes in bf16 for us and for peers that are given our type. The series over data reads its
-whole set once on a very small model, from loading the base to the last step, so it is one turn.
+says so. QLoRA computes in bf16 for us and for peers that are given our type. The series over data
+reads its whole set once on a very small model, from loading the base to the last step: one turn.
 Where the time goes counts four bytes a value, each input read and as much as the largest written.
 
 Useful work is products alone: 2N a token forward and 2N backward, 2N more where all weights learn,
