@@ -1,7 +1,7 @@
 """An adapter folder of the `peft` library, from anywhere: looked at, checked, put on a base.
 
-Only two files are read, JSON and safetensors; nothing in the folder is ever run. What a config
-means is said by the methods themselves, in `import_peft`.
+Only JSON and safetensors are read; nothing in the folder is ever run. What a config means is said
+by the methods themselves, in `import_peft`.
 """
 
 import json
@@ -32,6 +32,7 @@ from engine.methods import all_methods, get_method
 from engine.model_folder import PICKLE_SUFFIXES, is_hub_id, keys_asking_for_code
 from engine.peft_adapter import no_fit
 from engine.plan import Precision
+from engine.publishing.publication import RECORD
 from templates.builtin import TEMPLATES
 from templates.errors import ModelError
 from templates.example import Example, Turn
@@ -93,6 +94,7 @@ def read_adapter(folder: Path, base: BaseFolder) -> ImportedAdapter:
     """
     config = _read_config(folder / CONFIG)
     _check_base(config, base)
+    _check_fingerprint(folder, base)
     adapter = PeftAdapter(config, _read_tensors(folder))
     skeleton = load_skeleton(base)
     for spec in all_methods().values():
@@ -269,6 +271,21 @@ def _check_base(config: dict[str, Any], base: BaseFolder) -> None:
             f"The adapter was made for another base, {named}",
             where=base.id,
             fix=f"Choose {named} as the base",
+        )
+
+
+def _check_fingerprint(folder: Path, base: BaseFolder) -> None:
+    """Refuse a base of other weights, where the studio wrote down which ones the adapter is for."""
+    try:
+        named = json.loads((folder / RECORD).read_text(encoding="utf-8"))["base"]
+        name, pinned = named["id"], named["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return  # made elsewhere
+    if pinned != base.fingerprint:
+        raise ModelError(
+            f"The adapter was made for another base or other weights of it, {name!r}",
+            where=base.id,
+            fix=f"Choose the base whose fingerprint is in the adapter's {RECORD}",
         )
 
 

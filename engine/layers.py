@@ -58,7 +58,7 @@ def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
         The chosen layers in module order.
 
     Raises:
-        PlanError: a name matches no linear layer.
+        PlanError: a name matches no linear layer, or the output head.
     """
     layers = list(linear_layers(model))
     names = {layer.path.rpartition(".")[2] for layer in layers}
@@ -67,6 +67,7 @@ def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
         for target in sorted(set(targets) - names - {ALL_LINEAR})
         if not any(is_called(layer.path, target) for layer in layers)
     ]
+    check_no_head(model, unknown)
     if unknown or not targets:
         raise PlanError(
             f"This base has no linear layer called {unknown[0]!r}"
@@ -81,6 +82,30 @@ def choose_layers(model: Any, targets: tuple[str, ...]) -> list[LinearLayer]:
         if (ALL_LINEAR in targets and layer.out_features > 1)
         or any(is_called(layer.path, target) for target in targets)
     ]
+
+
+def check_no_head(model: Any, names: Collection[str]) -> None:
+    """Refuse the output head where layers of the blocks are chosen.
+
+    Args:
+        model: a transformers causal language model, on any device, without a method.
+        names: chosen names that are those of no layer in the blocks.
+
+    Raises:
+        PlanError: one of them is the head's.
+    """
+    head = model.get_output_embeddings()
+    [path] = [path for path, module in model.named_modules() if module is head]
+    for name in names:
+        if is_called(path, name):
+            is_tied = head.weight is model.get_input_embeddings().weight
+            raise PlanError(
+                f"The output head, {path}, shares its weight with the embedding and stays as it is"
+                if is_tied
+                else f"The output head, {path}, stays as it is: only layers of blocks can learn",
+                where="option targets",
+                fix=f"Leave {name!r} out, or choose full fine-tuning, which tunes the head too",
+            )
 
 
 def blocks_of(model: Any) -> tuple[str, list[nn.Module]]:

@@ -166,6 +166,24 @@ def parse_options(spec: MethodSpec, options: Mapping[str, Any]) -> MethodOptions
     return parse(spec.options, dict(options), where=f"method {spec.name}", error=PlanError)
 
 
+def check_precision(spec: MethodSpec, precision: Precision) -> None:
+    """Refuse a way of holding the base that a method cannot train on.
+
+    Args:
+        spec: the method.
+        precision: of the base.
+
+    Raises:
+        PlanError: it is none of the method's.
+    """
+    if precision not in spec.precisions:
+        raise PlanError(
+            f"{spec.title} does not train on {precision} weights",
+            where="base precision",
+            fix=f"Choose {' or '.join(spec.precisions)}",
+        )
+
+
 def attach_method(
     language_model: LanguageModel, spec: MethodSpec, options: MethodOptions, *, seed: int
 ) -> LanguageModel:
@@ -179,16 +197,8 @@ def attach_method(
 
     Returns:
         The language model to use from now on.
-
-    Raises:
-        PlanError: the method cannot train on weights of this precision.
     """
-    if language_model.precision not in spec.precisions:
-        raise PlanError(
-            f"{spec.title} does not train on {language_model.precision} weights",
-            where="base precision",
-            fix=f"Choose {' or '.join(spec.precisions)}",
-        )
+    check_precision(spec, language_model.precision)
     model = language_model.model
     model.requires_grad_(False)
     spec.attach(model, options)

@@ -8,13 +8,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.adapter_import import ImportedAdapter
-from engine.base_model import BaseFolder, load_base, locate_base
+from engine.base_model import BaseFolder, load_base, load_skeleton, locate_base
 from engine.batches import Batch, collate, micro_batches
 from engine.checkpoint_tensors import read_learned
 from engine.checkpoints import best_checkpoint, newest_checkpoint
 from engine.encode import Encoded, encode_all
 from engine.language_model import LanguageModel
-from engine.method import attach_method, load_trained, parse_options
+from engine.method import attach_method, check_precision, load_trained, parse_options
 from engine.methods import get_method
 from engine.plan import TrainPlan, check_dataset
 from engine.prompt_sources import NOTHING_TO_START_FROM
@@ -33,11 +33,15 @@ def check_plan(plan: TrainPlan, dataset_folder: Path) -> None:
         dataset_folder: the prepared data.
 
     Raises:
-        PlanError: the method, an option or the data is not what the plan says.
+        PlanError: the method, an option or the data is not what the plan says, or the method
+            cannot serve this base.
     """
-    parse_options(get_method(plan.method.name), plan.method.options)
+    spec = get_method(plan.method.name)
+    options = parse_options(spec, plan.method.options)
+    check_precision(spec, plan.base.precision)
     check_dataset(plan, read_dataset(dataset_folder))
-    open_planned_base(plan)
+    # A plan may have been written by hand: what fails on the base fails before weights are loaded.
+    spec.attach(load_skeleton(open_planned_base(plan)), options)
 
 
 def assemble(

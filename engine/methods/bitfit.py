@@ -21,6 +21,7 @@ from engine.base_model import stock_shapes
 from engine.language_model import LanguageModel
 from engine.layers import (
     LinearLayer,
+    check_no_head,
     device_of,
     is_transposed,
     linear_layers,
@@ -134,7 +135,8 @@ def attach(model: Any, options: Options) -> None:
         options: which layers, and whether those without a bias get one.
 
     Raises:
-        PlanError: no layer has such a name, or one has no bias and shall get none.
+        PlanError: no layer has such a name, or the output head has; or one has no bias and shall
+            get none.
     """
     linear = {layer.path: layer for layer in linear_layers(model)}
     norms = norms_with_bias(model)
@@ -142,6 +144,7 @@ def attach(model: Any, options: Options) -> None:
     able = {path for path in linear if options.add_biases or _has_bias(linear[path].module)}
     able |= norms.keys()
     chosen = set(options.targets)
+    check_no_head(model, sorted(chosen - {_name(path) for path in paths}))
     _check(chosen, {_name(path) for path in paths}, {_name(path) for path in able})
     for path in paths:
         if path in able and chosen & {_name(path), ALL}:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
 from engine.base_model import load_skeleton, locate_base
-from engine.method import MethodOptions, MethodSpec, parse_options
+from engine.method import MethodOptions, MethodSpec, check_precision, parse_options
 from engine.methods import get_method
 from engine.plan import BaseChoice, Limits, MethodChoice, Precision, Schedule, TrainPlan
 from engine.planning.choices import EstimateRequest
@@ -167,12 +167,7 @@ class _Choices:
 def _checked_precision(spec: MethodSpec, precision: Precision | None) -> Precision:
     if precision is None:
         return spec.precisions[0]
-    if precision not in spec.precisions:
-        raise PlanError(
-            f"{spec.title} does not train on {precision} weights",
-            where="base precision",
-            fix=f"Choose {' or '.join(spec.precisions)}",
-        )
+    check_precision(spec, precision)
     return precision
 
 

@@ -13,12 +13,13 @@ from engine.adapter_import import open_adapter, read_adapter
 from engine.base_model import BaseFolder, locate_base
 from engine.layers import modules_of
 from engine.methods.lora import LoraLinear
+from engine.publishing.publication import RECORD
 from engine.publishing.publish import publish
 from engine.runs import load_run, open_planned_base
 from templates.errors import ModelError
 from tests.engine.methods.low_rank import NAMES, exported, logits_of, made_by_peft, tuned_model
 from tests.engine.publishing.published import finished_run
-from tests.engine.tiny import ARCHITECTURES
+from tests.engine.tiny import ARCHITECTURES, save_tiny
 
 SETTINGS = {
     "lora": {},
@@ -192,6 +193,24 @@ def test_a_base_of_another_name(copy: Copy) -> None:
     copy.config["base_model_name_or_path"] = "org/other"
     named = BaseFolder("org/base", copy.base.path, "", "0", "mit")
     assert "made for another base, org/other (org/base)" in copy.refused(named)
+
+
+def test_a_base_of_the_same_shape_with_other_weights(tmp_path: Path) -> None:
+    run = finished_run(tmp_path, "lora", rank=4)
+    publish(run, tmp_path / "out", form="adapter")
+    folder = save_tiny(tmp_path / "other" / "base", "llama")
+    same = locate_base(str(folder))
+    assert read_adapter(tmp_path / "out", same).method == "lora", "only the weights count"
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    other = locate_base(str(folder))
+    with pytest.raises(ModelError, match="another base or other weights of it") as raised:
+        read_adapter(tmp_path / "out", other)
+    assert raised.value.where == other.id and RECORD in raised.value.fix
+    for record in ("{", "[]", '{"base": 1}'):  # of another program: it says nothing
+        (tmp_path / "out" / RECORD).write_text(record)
+        assert read_adapter(tmp_path / "out", other).method == "lora"
 
 
 @pytest.mark.parametrize(

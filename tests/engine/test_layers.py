@@ -31,6 +31,22 @@ def test_a_layer_of_one_output_is_tuned_only_where_it_is_named() -> None:
     assert len(choose_layers(model, (ALL_LINEAR, "shared_expert_gate"))) == len(every)
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "adalora", "loha", "lokr", "ia3", "bitfit"])
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_the_output_head_is_refused_with_the_reason(method: str, is_tied: bool) -> None:
+    model = random_model("llama", tie_word_embeddings=is_tied).model
+    assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == is_tied
+    spec = get_method(method)
+    before = [path for path, _ in model.named_modules()]
+    options = parse_options(spec, {"targets": ["lm_head"]})
+    with pytest.raises(PlanError, match="output head, lm_head,") as problem:
+        spec.attach(model, options)
+    words = "shares its weight with the embedding" if is_tied else "only layers of blocks"
+    assert words in problem.value.what and problem.value.where == "option targets"
+    assert "Leave 'lm_head' out" in problem.value.fix
+    assert [path for path, _ in model.named_modules()] == before
+
+
 def test_only_the_top_blocks_learn_and_the_adapter_says_so() -> None:
     spec = get_method("lora")
     options = parse_options(spec, {"rank": 2, "top_blocks": 2, "targets": ["q_proj"]})

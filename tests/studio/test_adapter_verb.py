@@ -140,13 +140,17 @@ def test_what_is_not_sound_is_refused_in_one_sentence(
     assert words in refused.stderr and fix in error["fix"] and error["fix"]
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "qwen3"])
+@pytest.mark.parametrize(
+    ("architecture", "words"),
+    [("gpt2", "has no such linear layer"), ("qwen3", "has shape (32, 4) instead of (64, 4)")],
+)
 def test_an_adapter_of_another_base_is_refused(
-    sound: Path, tmp_path: Path, architecture: str
+    sound: Path, tmp_path: Path, architecture: str, words: str
 ) -> None:
     base = save_tiny(tmp_path / "other", architecture)
     refused = run(sound / "adapter", base, "--prompt", "hello")
     assert refused.exit_code == 1 and not refused.stdout
+    assert words in refused.stderr and "Open the adapter with the base it was" in refused.stderr
     assert "Traceback" not in refused.stderr and refused.stderr.strip().count("\n") == 0
 
 

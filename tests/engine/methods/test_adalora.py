@@ -21,7 +21,7 @@ from engine.optimizers import begin_step
 from engine.plan import Schedule
 from engine.trainer import Training, train
 from templates.errors import PlanError
-from tests.engine.methods.low_rank import NAMES, logits_of
+from tests.engine.methods.low_rank import NAMES, exported, in_peft, logits_of, plain_base
 from tests.engine.tiny import ARCHITECTURES, save_tiny
 from tests.engine.train_tiny import digest, tiny_training
 
@@ -102,8 +102,8 @@ def steps_of(task: Training) -> Iterator[int]:
             yield sum(int((values != 0).sum()) for values in singular_values(task))
 
 
-def training(folder: Path, checkpoints: str) -> Training:
-    base = save_tiny(folder / "base", "llama")
+def training(folder: Path, checkpoints: str, architecture: str = "llama") -> Training:
+    base = save_tiny(folder / "base", architecture)
     return tiny_training(base, folder / checkpoints, "adalora", options=OPTIONS)
 
 
@@ -123,8 +123,11 @@ def test_a_run_ends_within_its_budget_and_with_the_same_bits_when_resumed(tmp_pa
     assert digest(again) == digest(whole)
 
 
-def test_only_what_is_left_is_published(tmp_path: Path) -> None:
-    task = training(tmp_path, "run")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_only_what_is_left_is_published_and_peft_computes_the_same(
+    tmp_path: Path, architecture: str
+) -> None:
+    task = training(tmp_path, "run", architecture)
     list(train(task))
     assert SPEC.export and SPEC.export_method == "lora"
     adapter = SPEC.export(task.language_model, parse_options(SPEC, OPTIONS))
@@ -136,6 +139,11 @@ def test_only_what_is_left_is_published(tmp_path: Path) -> None:
     layers = modules_of(task.language_model.model, AdaLoraLinear)
     assert ranks == {path: max(1, int((layer.lora_E != 0).sum())) for path, layer in layers}
     assert len(set(ranks.values())) > 1 and adapter.config["peft_type"] == "LORA"
+    exported(tmp_path, task.language_model, "adalora", **OPTIONS)
+    theirs = logits_of(in_peft(tmp_path, architecture))
+    torch.testing.assert_close(logits_of(task.language_model.model), theirs, rtol=0, atol=1e-4)
+    base = logits_of(plain_base(tmp_path, architecture))
+    assert (base - theirs).abs().max() > 0.01, "what is left has learned something"
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

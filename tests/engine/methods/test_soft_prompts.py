@@ -66,6 +66,35 @@ def logits_behind(tuned: LanguageModel) -> torch.Tensor:
 
 
 @in_all_architectures
+def test_a_prompt_begins_as_tokens_that_the_base_knows(tmp_path: Path, architecture: str) -> None:
+    known = tiny_model(tmp_path / "plain", architecture).model.get_input_embeddings().weight
+    found = {}
+    for start in ("vocabulary", "text"):
+        options = {"num_tokens": 40, "start": start, "text": "my parcel"}
+        tuned = tuned_model(tmp_path, architecture, "prompt_tuning", **options)
+        (prompt,) = trainable(tuned.model).values()
+        same = (prompt[:, None] == known[None]).all(-1)  # (P, V)
+        assert bool(same.any(1).all()), "every vector is one of the vocabulary's, bit for bit"
+        found[start] = same.float().argmax(1).tolist()
+    assert found["text"] == (tuned.encode("my parcel") * 40)[:40]
+    assert len(set(found["vocabulary"])) > 20, "drawn, and from all of it"
+    assert max(found["vocabulary"]) > len(known) // 2
+
+
+@in_all_architectures
+def test_a_random_prompt_is_drawn_as_wide_as_the_vocabulary_lies(
+    tmp_path: Path, architecture: str
+) -> None:
+    tuned = tuned_model(tmp_path, architecture, "prompt_tuning", num_tokens=200, start="random")
+    prompt = next(iter(trainable(tuned.model).values())).detach()
+    known = tuned.model.get_input_embeddings().weight.detach()
+    # 6,400 values: their spread strays by 1 in 113 from that which they were drawn with.
+    assert float(prompt.std()) == pytest.approx(float(known.std()), rel=0.04)
+    assert float(prompt.mean()) == pytest.approx(0, abs=0.05 * float(known.std()))
+    assert not bool((prompt[:, None] == known[None]).all(-1).any()), "no row of the vocabulary"
+
+
+@in_all_architectures
 def test_a_prefix_begins_as_the_tokens_that_it_was_read_from(
     tmp_path: Path, architecture: str
 ) -> None:

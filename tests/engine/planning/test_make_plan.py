@@ -8,7 +8,7 @@ import pytest
 from engine.base_model import load_reader, locate_base
 from engine.events import Started
 from engine.methods import get_method
-from engine.plan import read_plan, write_plan
+from engine.plan import MethodChoice, read_plan, write_plan
 from engine.planning.make_plan import _schedule, make_plan
 from engine.runs import assemble
 from engine.trainer import train
@@ -172,6 +172,40 @@ def test_a_wrong_choice_says_what_where_and_how_to_fix_it(
     assert what in caught.value.what
     assert caught.value.where == where
     assert fix in caught.value.fix
+
+
+CANNOT_SERVE = [
+    ("prefix", "bloom", "keep their attention to themselves"),
+    ("ia3", "mixtral", "No linear layer of this base gives the FFN's last layer"),
+]
+
+
+@pytest.mark.parametrize(("method", "architecture", "words"), CANNOT_SERVE)
+def test_a_base_that_a_method_cannot_serve_is_refused_before_it_is_loaded(
+    places: tuple[Path, Path], tmp_path: Path, method: str, architecture: str, words: str
+) -> None:
+    base = save_tiny(tmp_path / "base", architecture)
+    made, _ = plan(places, "lora", base=str(base))
+    for weights in base.glob("*.safetensors"):
+        weights.write_bytes(b"")  # whoever loads the base gets another error
+    with pytest.raises(PlanError, match=words):
+        plan(places, method, base=str(base))
+    named = made.base.model_copy(update={"fingerprint": ""})
+    by_hand = made.model_copy(update={"base": named, "method": MethodChoice(name=method)})
+    with pytest.raises(PlanError, match=words):
+        assemble(by_hand, places[0], tmp_path / "checkpoints")
+
+
+def test_a_precision_that_a_method_cannot_have_is_refused_before_the_base_is_loaded(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base = save_tiny(tmp_path / "base", "llama")
+    made, _ = plan(places, "lora", base=str(base))
+    for weights in base.glob("*.safetensors"):
+        weights.write_bytes(b"")
+    named = made.base.model_copy(update={"fingerprint": "", "precision": "nf4"})
+    with pytest.raises(PlanError, match="LoRA does not train on nf4 weights"):
+        assemble(made.model_copy(update={"base": named}), places[0], tmp_path / "checkpoints")
 
 
 def test_an_unknown_base_is_refused(places: tuple[Path, Path]) -> None:
