@@ -1,11 +1,16 @@
 """The golden rule: packed or padded, every architecture gives the loss of each row alone."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import engine.loss
 import engine.packing
 from engine.batches import collate
 from engine.encode import Encoded
@@ -96,6 +101,43 @@ def test_long_rows_give_the_loss_of_each_row_alone(kind: str) -> None:
     language_model = random_model(kind)
     language_model.paths = choose_fast_paths(language_model)
     check_same_as_the_library(language_model, rows((30, 500, 801, 1000)))
+
+
+class _Shapes(TorchDispatchMode):
+    """Keeps the shape of whatever is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[int, ...]] = set()
+
+    def __torch_dispatch__(
+        self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        found = function(*args, **(kwargs or {}))
+        self.seen |= {tuple(value.shape) for value in (found,) if isinstance(value, Tensor)}
+        return found
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3_text", "cohere", "phi"])
+def test_a_few_logits_at_a_time_give_the_loss_of_all_and_never_stand_side_by_side(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """One head is plain, one bends its logits, one scales them, one has a bias."""
+    language_model = random_model(kind)
+    language_model.paths = choose_fast_paths(language_model)
+    monkeypatch.setattr(engine.loss, "_LOGITS_AT_ONCE", 5 * VOCABULARY_SIZE)
+    check_same_as_the_library(language_model, rows())
+    batch = collate(rows(), language_model)
+    assert batch.num_supervised % 5, "the last part is smaller"
+    with _Shapes() as shapes:
+        loss_sum(language_model, batch).backward()
+        evaluate_loss(language_model, [batch])
+    width = language_model.model.config.hidden_size
+    of_logits = {
+        shape for shape in shapes.seen if VOCABULARY_SIZE in shape and width not in shape[-2:]
+    }
+    assert (5, VOCABULARY_SIZE) in of_logits
+    assert max(map(math.prod, of_logits)) == 5 * VOCABULARY_SIZE
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3_text", "gpt2", "qwen2_moe"])

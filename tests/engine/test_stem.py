@@ -123,6 +123,52 @@ def test_dropout_below_refuses_and_dropout_above_does_not(
     assert not plain.model.training
 
 
+def kept_for_the_backward_pass(
+    language_model: LanguageModel,
+) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """What a pass keeps, below the blocks and in each of them; the input of each lowest linear."""
+    blocks = blocks_of(language_model.model)[1]
+    kept: list[list[Tensor]] = [[]]
+    inputs: list[Tensor] = []
+    hooks = [block.register_forward_pre_hook(lambda *_: kept.append([])) for block in blocks]
+    for block in blocks:
+        down = block.mlp.down_proj
+        hooks.append(down.register_forward_pre_hook(lambda _, given: inputs.append(given[0])))
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[-1].append(tensor)
+        return tensor
+
+    language_model.model.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss_sum(language_model, collate(rows(), language_model)).backward()
+    for hook in hooks:
+        hook.remove()
+    return kept, inputs
+
+
+def test_nothing_is_kept_below_what_learns() -> None:
+    plain = tuned("llama", changes={"num_hidden_layers": 3})
+    kept, _ = kept_for_the_backward_pass(plain)
+    assert [bool(tensors) for tensors in kept] == [False, False, False, True]
+
+
+def test_a_frozen_linear_keeps_no_input_and_gets_no_gradient() -> None:
+    learning = random_model("llama")
+    learning.paths = choose_fast_paths(learning)
+    learning.model.requires_grad_(True)
+    frozen = tuned("llama", top_blocks=0, targets=["q_proj"])
+    found = []
+    for language_model in (learning, frozen):
+        kept, inputs = kept_for_the_backward_pass(language_model)
+        places = {tensor.data_ptr() for tensors in kept for tensor in tensors}
+        found.append([given.data_ptr() in places for given in inputs])
+    assert found == [[True, True], [False, False]]
+    learned = trainable(frozen.model)
+    for name, value in frozen.model.named_parameters():
+        assert (value.grad is not None) == (name in learned), name
+
+
 class _Scaled(nn.Module):
     """Hands hidden states on, and a factor beside them that the next block needs."""
 

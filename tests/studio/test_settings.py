@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studio.settings import model_roots
+from studio.settings import child_environment, model_roots
 
 
 def test_model_roots_are_absolute_and_named_once(
@@ -20,3 +20,14 @@ def test_model_roots_are_absolute_and_named_once(
     assert model_roots() == (
         tmp_path / "models", Path("/data"), tmp_path / "here", tmp_path / "~no-such-user/x",
     )  # fmt: skip
+
+
+def test_threads_of_a_child_wait_as_long_as_was_measured_unless_a_person_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    assert child_environment(offline=True)["GOMP_SPINCOUNT"] == "10000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "3")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    environment = child_environment(offline=True)
+    assert environment["GOMP_SPINCOUNT"] == "3" and environment["OMP_NUM_THREADS"] == "2"

@@ -7,6 +7,7 @@ import torch
 from engine.answering.generation import generate, stream
 from engine.answering.label_scores import score_labels
 from engine.answering.opening import rows_at_once
+from engine.answering.packed_reading import PackedReading
 from engine.language_model import LanguageModel
 from engine.method import attach_method, parse_options, trainable
 from engine.methods import get_method
@@ -192,6 +193,37 @@ def test_rows_that_end_make_room_for_those_that_wait(language_model, monkeypatch
             assert answer == text_behind(language_model, prompt, tokens)
     finally:
         language_model.model.generation_config.eos_token_id = before
+
+
+def test_a_row_begins_while_another_is_under_way(language_model, monkeypatch):
+    """The first of two ends at the window; a third does not wait until the second ends as well."""
+    under_way = []
+    add = PackedReading.add
+
+    def watched(self, prompts, adapters):
+        under_way.append(self.num_rows)
+        return add(self, prompts, adapters)
+
+    monkeypatch.setattr(PackedReading, "add", watched)
+    prompts = [[5] * (CONTEXT - 2), [6, 40, 90], [7, 41]]
+    generate(language_model, [], prompts, stop="", max_new_tokens=8, batch_size=2)
+    assert under_way == [0, 1]
+
+
+def test_what_all_prompts_share_is_read_once_for_all_batches(language_model):
+    context = [*language_model.encode(CONTEXT_TEXT), 7]
+    prompts = [[8, 5 + row, 40 + row] for row in range(9)]
+    read = []
+    hook = language_model.model.register_forward_pre_hook(
+        lambda *call: read.append(call[2]["input_ids"].numel()), with_kwargs=True
+    )
+    generate(language_model, context, prompts, stop="", max_new_tokens=1, batch_size=2)
+    # The first look at the model, then the context with the 8, and at last each row's own tokens.
+    assert read[:2] == [1, len(context) + 1] and sum(read[2:]) == 9 * 2 and len(read) > 3
+    read.clear()
+    score_labels(language_model, context, prompts, [[1, 2, 3]], batch_size=2)
+    hook.remove()
+    assert read[:2] == [1, len(context) + 1] and sum(read[2:]) == 9 * (2 + 2) and len(read) > 3
 
 
 def text_behind(language_model: LanguageModel, prompt: list[int], tokens: list[int]) -> str:

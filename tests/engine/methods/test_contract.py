@@ -108,8 +108,27 @@ def test_only_trainable_tensors_change_and_the_loss_falls(
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed and changed <= learned | tied
     assert all(not torch.equal(before[name], after[name]) for name in learned if name in before)
+    assert {value.dtype for value in trainable(tuned.model).values()} == {torch.float32}
     assert losses[-1] < losses[0] * 0.99
     assert torch.isfinite(evaluated).all()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_on_a_bf16_base_it_learns_as_on_the_exact_one(tmp_path: Path, architecture: str) -> None:
+    spec = all_methods()["lora"]
+    exact, rounded = (
+        attached(tmp_path, spec, precision, architecture) for precision in ("fp32", "bf16")
+    )
+    losses = [train_steps(tuned, spec, 20) for tuned in (exact, rounded)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert all(curve[-1] < curve[0] * 0.99 for curve in losses)
+    load_trained(rounded.model, trainable(exact.model))
+    for tuned in (exact, rounded):
+        loss_sum(tuned, batch_for(tuned)).backward()
+    found = trainable(rounded.model)
+    for name, value in trainable(exact.model).items():
+        expected, gradient = value.grad, found[name].grad
+        assert float((gradient - expected).norm()) < 0.03 * float(expected.norm()), name
 
 
 @in_all_combinations

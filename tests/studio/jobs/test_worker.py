@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from engine.events import (
     Evaluated,
@@ -26,6 +27,7 @@ from engine.events import (
 )
 from engine.jobs import Job
 from engine.liveness import find_process
+from engine.planning.hardware import exact_matmul_precision
 from studio.home import Home
 from studio.jobs import launcher
 from studio.jobs.launcher import ask_to_stop
@@ -97,6 +99,24 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(home: Home, whole: Job, a
 
 
 @fault(26, "SIGTERM, as when a container is stopped", "Saved and Stopped within 10 seconds")
+def test_a_training_worker_sets_its_process_up_before_it_computes(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
+    queue = Queue(home, launch=work_here)
+    job = queue.submit(TrainRequest(plan=plan_of(home)), until_step=1)
+    try:
+        torch.set_float32_matmul_precision("high")  # which is never chosen
+        queue.advance()
+        found = torch.get_float32_matmul_precision()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert job.status().state == "stopped", job.status()
+    assert found == exact_matmul_precision()
+    assert int(os.environ["LRU_CACHE_CAPACITY"]) < 100, "else memory grows with every new shape"
+
+
 @fault(11, "Stop while loading, at a step, at an evaluation", "Stopped within 10 seconds")
 @pytest.mark.parametrize("after", [Launched, Started, Stepped, Evaluated])
 def test_told_to_stop_it_saves_within_ten_seconds(home: Home, whole: Job, after: type) -> None:
