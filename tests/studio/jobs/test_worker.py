@@ -98,7 +98,6 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(home: Home, whole: Job, a
     assert learned_of(job) == learned_of(whole)
 
 
-@fault(26, "SIGTERM, as when a container is stopped", "Saved and Stopped within 10 seconds")
 def test_a_training_worker_sets_its_process_up_before_it_computes(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +116,7 @@ def test_a_training_worker_sets_its_process_up_before_it_computes(
     assert int(os.environ["LRU_CACHE_CAPACITY"]) < 100, "else memory grows with every new shape"
 
 
+@fault(26, "SIGTERM, as when a container is stopped", "Saved and Stopped within 10 seconds")
 @fault(11, "Stop while loading, at a step, at an evaluation", "Stopped within 10 seconds")
 @pytest.mark.parametrize("after", [Launched, Started, Stepped, Evaluated])
 def test_told_to_stop_it_saves_within_ten_seconds(home: Home, whole: Job, after: type) -> None:
