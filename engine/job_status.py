@@ -42,6 +42,7 @@ class JobStatus:
         updated_at: UTC seconds of its last.
         silent_seconds: time since the last sign of life; 0 unless running.
         process: the worker, where the attempt said.
+        was_killed_for_memory: whether the system ended the worker because memory ran out.
     """
 
     state: JobState
@@ -59,6 +60,7 @@ class JobStatus:
     updated_at: float = 0.0
     silent_seconds: float = 0.0
     process: Process | None = None
+    was_killed_for_memory: bool = False
 
     @property
     def is_silent(self) -> bool:
@@ -119,8 +121,11 @@ def fold(
     reason = why_it_ended(launched, seen.boot_id, seen.memory_kills, on_request=seen.on_request)
     ran_out = seen.boot_id == launched.boot_id and seen.memory_kills > launched.memory_kills
     ran_out = ran_out and not seen.on_request
+    fix = reason.fix
+    if ran_out and status.total_steps:
+        fix = f"Resume it, with half as many tokens in memory at once; or {fix[0].lower()}{fix[1:]}"
     state: JobState = "failed" if ran_out else "interrupted"
-    return _with(status, state=state, what=reason.what, fix=reason.fix)
+    return _with(status, state=state, what=reason.what, fix=fix, was_killed_for_memory=ran_out)
 
 
 def _with(status: JobStatus, **changes: Any) -> JobStatus:

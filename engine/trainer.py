@@ -88,6 +88,21 @@ class Training:
     notices: tuple[str, ...] = ()
     new_optimizer: NewOptimizer = adamw
 
+    def with_less_at_once(self, halvings: int) -> "Training":
+        """Hold fewer tokens in memory at once; a step still learns from as many examples.
+
+        Args:
+            halvings: how often memory ran out so that the run could not go on by itself.
+
+        Returns:
+            The training, with a notice where it differs.
+        """
+        if not halvings:
+            return self
+        size = max(1, self.schedule.micro_batch_tokens >> halvings)
+        schedule = self.schedule.model_copy(update={"micro_batch_tokens": size})
+        return replace(self, schedule=schedule, notices=(*self.notices, _less_at_once(size)))
+
     @property
     def batches_per_epoch(self) -> int:
         """Optimizer steps of one pass."""
@@ -174,7 +189,7 @@ def train(
                 scores = evaluate_loss(training.language_model, validation, should_stop=should_stop)
             except Exception as error:
                 state = _with_less_at_once(state, validation, error)
-                yield _told(state)
+                yield Noticed(_less_at_once(state.micro_batch_tokens))
                 validation = _validation_batches(training, state)
                 continue
             if scores is None:
@@ -199,7 +214,7 @@ def train(
             except Exception as error:
                 optimizer.zero_grad(set_to_none=True)
                 state = _with_less_at_once(state, batches, error)
-                yield _told(state)
+                yield Noticed(_less_at_once(state.micro_batch_tokens))
                 continue
             if total is None:
                 optimizer.zero_grad(set_to_none=True)
@@ -345,9 +360,9 @@ def _with_less_at_once(state: TrainerState, batches: list[Batch], error: Excepti
     return state.model_copy(update={"micro_batch_tokens": max(1, largest.ids.numel() // 2)})
 
 
-def _told(state: TrainerState) -> Noticed:
-    return Noticed(
-        f"Memory ran out: from here on {state.micro_batch_tokens:,} tokens are in memory at once; "
+def _less_at_once(num_tokens: int) -> str:
+    return (
+        f"Memory ran out: from here on {num_tokens:,} tokens are in memory at once; "
         "a step still learns from as many examples"
     )
 
@@ -391,7 +406,8 @@ def _micro_batches(
     """Cut items of rising length into what is in memory at once."""
     language_model = training.language_model
     lengths = [language_model.num_virtual_tokens + len(item.ids) for item in items]
-    most_tokens = state.micro_batch_tokens or training.schedule.micro_batch_tokens
+    planned = training.schedule.micro_batch_tokens
+    most_tokens = min(state.micro_batch_tokens or planned, planned)
     parts = micro_batches(lengths, most_tokens, packed=language_model.paths.packs)
     return [collate([items[number] for number in part], language_model) for part in parts]
 

@@ -32,6 +32,7 @@ from engine.layers import modules_of, unwrap, weight_of
 from engine.methods import lora
 from engine.methods.lora import LoraLinear
 from engine.methods.pissa import principal_part
+from engine.optimizers import PAGED_ADAMW
 
 
 class Options(lora.Options):
@@ -107,6 +108,7 @@ SPEC = replace(
     "longer to begin, reads the base's files twice, and publishes a whole model, no adapter.",
     quality_place=27,
     precisions=("nf4",),
+    optimizer=PAGED_ADAMW,
     starts_as_base=False,
     attach=attach,
     detach=detach,

@@ -29,6 +29,7 @@ def run(request: TrainRequest, context: Context) -> None:
         dataset = context.home.find("dataset", plan.dataset_id)
         sources = copied_sources(job.folder)
         training = assemble(plan, dataset, job.checkpoints, sources)
+        training = training.with_less_at_once(job.num_memory_kills())
         sampler = _sampler(request, training, context)
         num_noticed = 0
         with context.stop.deferred():

@@ -347,6 +347,35 @@ def test_the_system_ending_a_worker_for_memory_is_told_apart(
     assert job.status().what == status.what, "found once, it stays the reason"
 
 
+def test_a_run_killed_for_memory_goes_on_with_half_as_much_at_once(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter = tmp_path / "memory.events"
+    counter.write_text("oom_kill 999999\n")
+    plan = long_plan(home)
+    schedule = plan.schedule.model_copy(update={"micro_batch_tokens": 64})
+    job = start(home, plan.model_copy(update={"schedule": schedule}))
+    for tokens in (32, 16):
+        wait_for(job, lambda events: isinstance(events[-1], Stepped))
+        monkeypatch.setattr("engine.liveness._KILL_COUNTERS", ((counter,),))
+        ask_to_stop(job.status().process, force=True)
+        assert "half as many tokens" in wait_until_over(home, job).fix
+        monkeypatch.undo()
+        queue = Queue(home)
+        queue.resume(job)
+        queue.advance()
+        events = wait_for(job, lambda events: isinstance(events[-1], Stepped))
+        started = [event for event in events if isinstance(event, Started)][-1]
+        assert any(f" {tokens} tokens" in notice for notice in started.notices), started
+    assert job.num_memory_kills() == 2
+    Queue(home).stop(job)
+    wait_until_over(home, job)
+    Queue(home).resume(job)
+    Queue(home).advance()
+    wait_for(job, lambda events: isinstance(events[-1], Stepped))
+    assert job.num_memory_kills() == 2, "a person's stop is none"
+
+
 @fault(19, "The page is closed, reloaded, opened twice", "Every reader sees the same, from files")
 def test_every_reader_sees_the_same(home: Home, whole: Job, prepared: Home) -> None:
     environment = {**os.environ, "STUDIO_HOME": str(prepared.root)}
