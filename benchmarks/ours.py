@@ -29,7 +29,7 @@ from benchmarks.workload import (
 from engine.answering.generation import generate
 from engine.answering.label_scores import score_labels
 from engine.base_model import load_base, locate_base
-from engine.encode import Encoded
+from engine.encode import Encoded, EncodedItems
 from engine.events import Failed, Stepped
 from engine.language_model import LanguageModel
 from engine.method import attach_method, parse_options
@@ -63,7 +63,7 @@ def open_training(case: Case, checkpoints: Path) -> Training:
         evaluations_per_epoch=1,
         patience=_MANY_EPOCHS,
     )
-    items = [_encoded(row) for row in case.training_rows()]
+    items = EncodedItems(_encoded(row) for row in case.training_rows())
     return Training(tuned, items, items[:1], schedule, Limits(), 0, checkpoints)
 
 

@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 from engine.language_model import LanguageModel
 from templates.errors import PlanError
@@ -15,12 +16,11 @@ from templates.template import Template
 class Encoded:
     """One training item: T token ids, T flags; the soft prompt is added when batched.
 
-    All items of a run are in memory, so both are held as machine numbers, in 5 bytes a token;
-    tuples of Python's would take up to 50.
+    Both are held as machine numbers, in 5 bytes a token; tuples of Python's would take up to 50.
     """
 
     ids: Sequence[int]
-    supervised: Sequence[bool]
+    supervised: Sequence[int]
     source_rows: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -32,6 +32,50 @@ class Encoded:
     def num_supervised(self) -> int:
         """How many tokens the loss sees."""
         return sum(self.supervised)
+
+
+class EncodedItems(Sequence[Encoded]):
+    """All items of a split, which lie behind each other in memory and are made when asked for.
+
+    An item takes 5 bytes a token and 8 more; a list of items would take some 300 more. Which rows
+    of the upload they came from is not kept.
+    """
+
+    def __init__(self, items: Iterable[Encoded] = ()) -> None:
+        """Take items over.
+
+        Args:
+            items: what to begin with.
+        """
+        self._ids = array("i")
+        self._supervised = bytearray()
+        self._ends = array("q", [0])
+        for item in items:
+            self.append(item)
+
+    def append(self, item: Encoded) -> None:
+        """Put an item behind the others.
+
+        Args:
+            item: its ids and flags are copied.
+        """
+        self._ids.extend(item.ids)
+        self._supervised.extend(item.supervised)
+        self._ends.append(len(self._ids))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Encoded]: ...
+    def __getitem__(self, index: int | slice) -> Encoded | list[Encoded]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        place = slice(self._ends[numbers], self._ends[numbers + 1])
+        return Encoded(self._ids[place], self._supervised[place])
 
 
 def encode_example(language_model: LanguageModel, example: Example, template: Template) -> Encoded:
@@ -68,7 +112,7 @@ def encode_all(
     *,
     max_length_tokens: int,
     too_long: str,
-) -> tuple[list[Encoded], list[str]]:
+) -> tuple[EncodedItems, list[str]]:
     """Encode a split, and never cut an answer.
 
     Args:
@@ -86,7 +130,7 @@ def encode_all(
     """
     context = language_model.context_tokens
     limit = min(max_length_tokens or context, context)
-    kept: list[Encoded] = []
+    kept = EncodedItems()
     long: list[Encoded] = []
     for example in examples:
         encoded = encode_example(language_model, example, template)

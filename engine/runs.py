@@ -12,14 +12,14 @@ from engine.base_model import BaseFolder, load_base, load_skeleton, locate_base
 from engine.batches import Batch, collate, micro_batches
 from engine.checkpoint_tensors import read_learned
 from engine.checkpoints import best_checkpoint, newest_checkpoint
-from engine.encode import Encoded, encode_all
+from engine.encode import Encoded, EncodedItems, encode_all
 from engine.language_model import LanguageModel
 from engine.method import attach_method, check_precision, load_trained, parse_options
 from engine.methods import get_method
 from engine.plan import TrainPlan, check_dataset
 from engine.prompt_sources import NOTHING_TO_START_FROM
 from engine.trainer import Training
-from templates.dataset import read_dataset, read_split
+from templates.dataset import each_example, read_dataset
 from templates.errors import ModelError, PlanError
 
 _MOST_STARTING_EXAMPLES = 128  # enough to tell one start from another
@@ -77,12 +77,12 @@ def assemble(
                 fix="Train a prompt tuning run first, and plan again",
             )
     language_model = tuned_model(plan, open_planned_base(plan))
-    encoded: dict[str, list[Encoded]] = {}
+    encoded: dict[str, EncodedItems] = {}
     notices = [spec.optimizer.notice] if spec.optimizer.notice else []
     for split in ("train", "validation"):
         encoded[split], found = encode_all(
             language_model,
-            read_split(dataset_folder, split),
+            each_example(dataset_folder, split),
             dataset.template,
             max_length_tokens=plan.limits.max_length_tokens,
             too_long=plan.limits.too_long,

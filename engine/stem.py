@@ -10,7 +10,7 @@ import contextlib
 import mmap
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,7 +96,7 @@ class Stem:
 
 def keep_stem(
     language_model: LanguageModel,
-    items: Sequence[Encoded],
+    items: Iterable[Encoded],
     *,
     most_tokens: int,
     folder: Path,

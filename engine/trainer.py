@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -259,7 +260,7 @@ def _with_stem(training: Training, should_stop: Callable[[], bool]) -> tuple[Tra
         return training, ""
     language_model, words = keep_stem(
         training.language_model,
-        [*training.train, *training.validation],
+        chain(training.train, training.validation),
         most_tokens=training.schedule.micro_batch_tokens,
         folder=training.checkpoints.parent,
         should_stop=should_stop,

@@ -7,7 +7,7 @@
 
 import json
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -129,7 +129,20 @@ def read_split(folder: Path, split: Split) -> list[Example]:
     Returns:
         The examples in file order.
     """
-    return list(read_examples(folder / f"{split}.jsonl"))
+    return list(each_example(folder, split))
+
+
+def each_example(folder: Path, split: Split) -> Iterator[Example]:
+    """Read one split, one example at a time, so that not all texts are in memory.
+
+    Args:
+        folder: the dataset folder.
+        split: which one.
+
+    Yields:
+        The examples in file order.
+    """
+    yield from read_examples(folder / f"{split}.jsonl")
 
 
 def count_test_looks(ledger: Path, rows: Collection[int]) -> int:

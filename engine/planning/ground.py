@@ -8,7 +8,7 @@ from engine.base_model import BaseFolder, load_reader, locate_base
 from engine.model_folder import STARTER
 from engine.planning.cost import ItemLength
 from engine.planning.preview import measure_lengths
-from templates.dataset import Dataset, read_dataset, read_split
+from templates.dataset import Dataset, each_example, read_dataset
 from templates.errors import PlanError
 
 
@@ -51,7 +51,7 @@ def lay_ground(dataset: Dataset, dataset_folder: Path, base: BaseFolder) -> Grou
     """
     reader = load_reader(base)
     train, validation = (
-        tuple(measure_lengths(reader, read_split(dataset_folder, split), dataset.template))
+        tuple(measure_lengths(reader, each_example(dataset_folder, split), dataset.template))
         for split in ("train", "validation")
     )
     if not train or not validation:

@@ -55,14 +55,14 @@ def witness(
     Returns:
         Token ids and logits.
     """
-    items, _ = encode_all(
+    encoded, _ = encode_all(
         language_model,
         examples[: 8 * _NUM_ITEMS],
         template,
         max_length_tokens=limits.max_length_tokens,
         too_long="cut",
     )
-    items = items[:_NUM_ITEMS]
+    items = encoded[:_NUM_ITEMS]
     logits = [
         supervised_logits(
             language_model, collate(items[start : start + _ITEMS_AT_ONCE], language_model)

@@ -1,8 +1,9 @@
+import random
 from pathlib import Path
 
 import pytest
 
-from engine.encode import Encoded, cut_prompt, encode_all, encode_example
+from engine.encode import Encoded, EncodedItems, cut_prompt, encode_all, encode_example
 from engine.language_model import LanguageModel
 from templates.builtin import TEMPLATES
 from templates.errors import PlanError
@@ -32,6 +33,19 @@ def test_an_item_takes_five_bytes_a_token() -> None:
     item = Encoded((5, 70_000, 2**31 - 1), (False, True, True))
     assert list(item.ids) == [5, 70_000, 2**31 - 1] and list(item.supervised) == [0, 1, 1]
     assert memoryview(item.ids).nbytes + memoryview(item.supervised).nbytes == 15
+
+
+def test_items_of_a_split_come_out_as_they_went_in() -> None:
+    draw = random.Random(1)
+    items = [
+        Encoded([draw.randrange(2**31) for _ in range(size)], [draw.random() < 0.5] * size)
+        for size in (3, 0, 17, 1)
+    ]
+    held = EncodedItems(items)
+    assert list(held) == items and held[-1] == items[-1] and held[1:3] == items[1:3]
+    assert len(held) == 4 and not EncodedItems()
+    with pytest.raises(IndexError):
+        held[4]
 
 
 def test_special_tokens_in_data_stay_text(language_model: LanguageModel) -> None:
