@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.method_tasks import CHOOSING_TASKS, NUM_TRAIN, method_task
+from benchmarks.method_tasks import CHOOSING_TASKS, USUAL_NUM_TRAIN, method_task
 from benchmarks.methods import RECORDS, Record, append, markdown_table, run
 from benchmarks.records import ROOT
 from engine.methods import all_methods
@@ -111,7 +111,7 @@ def page(records: Sequence[Record]) -> str:
         [
             "# Which learning rate suits each method",
             "Written by `python -m benchmarks.method_rates`, from what it tried and nothing else.",
-            _ABOUT.format(num_train=NUM_TRAIN),
+            _ABOUT.format(num_train=USUAL_NUM_TRAIN),
             markdown_table(("method", f"rate: points on {' and '.join(CHOOSING_TASKS)}"), rows),
         ]
     ) + "\n"  # fmt: skip

@@ -20,7 +20,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from benchmarks.method_tasks import NUM_TRAIN, TASKS, method_task
+from benchmarks.method_tasks import (
+    NUM_TEST,
+    NUM_TRAIN,
+    TASKS,
+    USUAL_NUM_TEST,
+    USUAL_NUM_TRAIN,
+    method_task,
+)
 from benchmarks.records import MEASURED, ROOT, product_digest, this_machine
 from engine.methods import all_methods
 from studio.settings import child_environment
@@ -130,12 +137,15 @@ def page(records: Sequence[Record]) -> str:
         by_method.setdefault(method, []).append(record)
     scores = [_score_row(name, own) for name, own in by_method.items()]
     prices = [_price_row(name, own) for name, own in by_method.items()]
-    facts = records[-1]["machine"] | {"threads": records[-1]["threads"]}
+    machines = {
+        f"{one['machine']['processor']}, {one['threads']} of {one['machine']['cores']} cores"
+        for one in newest.values()
+    }
     return "\n\n".join(
         [
             "# What every method reaches",
             "Written by `python -m benchmarks.methods`, from what it measured and nothing else.",
-            _ABOUT.format(num_train=NUM_TRAIN, num_seeds=NUM_SEEDS, **facts),
+            _ABOUT.format(num_seeds=NUM_SEEDS, machines=" or ".join(sorted(machines))),
             markdown_table(("method", *TASKS, "clearly better than the base on"), scores),
             "## What it costs",
             markdown_table(
@@ -149,13 +159,13 @@ def page(records: Sequence[Record]) -> str:
     ) + "\n"  # fmt: skip
 
 
-_ABOUT = """The starter, tuned on {num_train} rows with each method's own defaults, {num_seeds}
-seeds that draw rows and start values; on {processor}, {threads} of {cores} cores for each run.
-`sst2` and `trec` are accuracy in points on 300 test rows, `e2e_nlg` is chrF on 60 meanings with all
-their references. A cell is the mean over seeds, the mean 95 % interval of the test rows, the lowest
-and highest seed, and the base with the same prompt. "Clearly" means better by the studio's own test
-with every seed. No default was chosen on these tasks. Answers are timed unmerged, with the first
-seed, against the base."""
+_ABOUT = f"""The starter, tuned on {USUAL_NUM_TRAIN} rows (`e2e_nlg` on {NUM_TRAIN["e2e_nlg"]})
+with each method's own defaults, {{num_seeds}} seeds that draw rows and start values; on {{machines}}
+for each run. `sst2` and `trec` are accuracy in points on {USUAL_NUM_TEST} test rows, `e2e_nlg` is
+chrF on {NUM_TEST["e2e_nlg"]} meanings with all their references. A cell is the mean over seeds, the
+mean 95 % interval of the test rows, the lowest and highest seed, and the base with the same prompt.
+"Clearly" means better by the studio's own test with every seed. No default was chosen on these
+tasks. Answers are timed unmerged, with the first seed, against the base."""
 
 
 def _score_row(name: str, records: Sequence[Record]) -> list[str]:

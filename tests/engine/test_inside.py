@@ -12,7 +12,10 @@ from tests.engine.architectures import random_model
 from tests.engine.methods.test_contract import SMALL, train_steps
 from tests.engine.tiny import ARCHITECTURES, tiny_model
 
-BESIDE_LAYERS = ("adalora", "dora", "ia3", "loha", "lokr", "lora", "lora_plus", "pissa", "qlora")
+BESIDE_LAYERS = (
+    "adalora", "dora", "ia3", "loha", "lokr", "lora", "lora_bitfit", "lora_plus", "pissa",
+    "qlora", "random_rank", "rslora",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
