@@ -15,7 +15,8 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def page(records: Sequence[Record]) -> str:
         [
             "# What every method reaches",
             "Written by `python -m benchmarks.methods`, from what it measured and nothing else.",
-            _ABOUT.format(num_seeds=NUM_SEEDS, machines=" or ".join(sorted(machines))),
+            _ABOUT.format(seeds=_seeds(newest), machines=" or ".join(sorted(machines))),
             markdown_table(("method", *TASKS, "clearly better than the base on"), scores),
             "## What it costs",
             markdown_table(
@@ -160,12 +161,19 @@ def page(records: Sequence[Record]) -> str:
 
 
 _ABOUT = f"""The starter, tuned on {USUAL_NUM_TRAIN} rows (`e2e_nlg` on {NUM_TRAIN["e2e_nlg"]})
-with each method's own defaults, {{num_seeds}} seeds that draw rows and start values; on {{machines}}
-for each run. `sst2` and `trec` are accuracy in points on {USUAL_NUM_TEST} test rows, `e2e_nlg` is
+with each method's own defaults, {{seeds}} that draw rows and start values; each run on
+{{machines}}. `sst2` and `trec` are accuracy in points on {USUAL_NUM_TEST} test rows, `e2e_nlg` is
 chrF on {NUM_TEST["e2e_nlg"]} meanings with all their references. A cell is the mean over seeds, the
 mean 95 % interval of the test rows, the lowest and highest seed, and the base with the same prompt.
 "Clearly" means better by the studio's own test with every seed. No default was chosen on these
 tasks. Answers are timed unmerged, with the first seed, against the base."""
+
+
+def _seeds(cells: Iterable[tuple[str, str, int]]) -> str:
+    """Say how many seeds a method and task was measured with."""
+    counts = Counter((method, task) for method, task, _ in cells).values()
+    fewest, most = min(counts), max(counts)
+    return f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds"
 
 
 def _score_row(name: str, records: Sequence[Record]) -> list[str]:

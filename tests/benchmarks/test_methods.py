@@ -28,6 +28,7 @@ def test_a_method_is_clearly_better_only_with_every_seed() -> None:
     [row] = [line for line in text.splitlines() if line.startswith("| `lora` | 80.0")]
     assert "80.0 (75–85; seeds 79.0–81.0); base 50.0" in row
     assert row.endswith("| - | sst2 |")
+    assert "2 seeds that draw rows" in text and "on\nA processor, 2 of 2 cores." in text
     assert "| `lora` | 1.00% | 600 MB | 12 s | 40 kB | 1.20× | 1.10× |" in text
 
 

@@ -190,16 +190,41 @@ def tried(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["try", *arguments])
 
 
+def put_run(home: Path, method: str = "lora") -> None:
+    """Train a run of a method, and put it with its data where the verbs look."""
+    made = trained_run(home.parent / "made", "classification", method)
+    (home / "jobs").mkdir(exist_ok=True, parents=True)
+    (home / "datasets").mkdir(exist_ok=True)
+    made["run_folder"].rename(home / "jobs" / "train-1")
+    made["dataset_folder"].rename(home / "datasets" / "ds-1")
+
+
+@pytest.mark.slow
+def test_the_verb_shows_which_words_a_soft_prompt_resembles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDIO_HOME", str(tmp_path / "home"))
+    put_run(tmp_path / "home", "prompt_tuning")
+    for name in ("inside.json", "inside.html"):
+        inside = ["jobs", "inside", "train-1", "--to", str(tmp_path / name)]
+        looked = CliRunner().invoke(app, inside)
+        assert looked.exit_code == 0, looked.stderr
+    written = json.loads((tmp_path / "inside.json").read_text(encoding="utf-8"))
+    assert written["prompt"] and not written["layers"]
+    for place, vector in enumerate(written["prompt"]):
+        cosines = [near["cosine"] for near in vector["nearest"]]
+        assert vector["place"] == place and cosines == sorted(cosines, reverse=True)
+    nearest = written["prompt"][0]["nearest"][0]["token"].strip()
+    assert nearest in looked.stdout
+    assert nearest in (tmp_path / "inside.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.slow
 def test_the_verb_shows_both_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     monkeypatch.setenv("STUDIO_HOME", str(home))
     assert "There is no run yet" in tried("a text").stderr
-    made = trained_run(tmp_path / "made", "classification")
-    (home / "jobs").mkdir(exist_ok=True)
-    (home / "datasets").mkdir(exist_ok=True)
-    made["run_folder"].rename(home / "jobs" / "train-1")
-    made["dataset_folder"].rename(home / "datasets" / "ds-1")
+    put_run(home)
     recipe = {"template": TEMPLATES["classification"], "mapping": {"fields": {"text": "text"}}}
     text = PrepRecipe.model_validate(recipe).to_json()
     (home / "datasets" / "ds-1" / "recipe.json").write_text(text, encoding="utf-8")

@@ -32,7 +32,13 @@ from studio.home import Home
 from studio.jobs import launcher
 from studio.jobs.launcher import ask_to_stop
 from studio.jobs.queue import Queue
-from studio.jobs.requests import TABLE, CompareRequest, PredictRequest, TrainRequest
+from studio.jobs.requests import (
+    TABLE,
+    CompareRequest,
+    PredictRequest,
+    PublishRequest,
+    TrainRequest,
+)
 from studio.jobs.stopping import StopWork
 from templates.errors import ModelError
 from tests.faults import fault
@@ -96,6 +102,30 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(home: Home, whole: Job, a
     started = [event for event in job.events() if isinstance(event, Started)]
     assert started[-1].first_step >= saved + 1, "what was shown as saved is not done again"
     assert learned_of(job) == learned_of(whole)
+
+
+@pytest.mark.parametrize("kind", ["compare", "predict", "publish"])
+def test_what_answers_sets_its_process_up_before_it_computes(
+    prepared: Home, whole: Job, tmp_path: Path, kind: str
+) -> None:
+    request = {
+        "compare": CompareRequest(run_id=whole.id),
+        "predict": PredictRequest(run_id=whole.id, table_name="rows.csv"),
+        "publish": PublishRequest(run_id=whole.id, name="Mine"),
+    }[kind]
+    table = tmp_path / "rows.csv"
+    table.write_text("text,label\nwhere is it,\n")
+    before = torch.get_float32_matmul_precision()
+    queue = Queue(prepared, launch=work_here)
+    job = queue.submit(request, files={TABLE: table} if kind == "predict" else {})
+    try:
+        torch.set_float32_matmul_precision("high")  # which is never chosen
+        queue.advance()
+        found = torch.get_float32_matmul_precision()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert job.status().state == "finished", job.status()
+    assert found == exact_matmul_precision()
 
 
 def test_a_training_worker_sets_its_process_up_before_it_computes(
