@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import torch
+from pydantic import Field
 
 from engine.adapter_combination import combine_loras
 from engine.adapter_import import (
@@ -23,8 +24,18 @@ from engine.loss import supervised_logits
 from engine.methods import get_method
 from engine.publishing.adapter_folder import write_adapter
 from engine.publishing.parity import Witness, check_same
+from engine.publishing.publication import RECORD, PublishedBase
 from engine.publishing.publish import check_is_new, published_base
-from templates.files import disk_errors
+from templates.files import canonical_json, disk_errors, write_atomically
+from templates.values import Value
+
+
+class CombinationRecord(Value):
+    """What a sum of adapters says of itself, in the place of a run's record."""
+
+    base: PublishedBase
+    parts: tuple[tuple[str, float], ...] = Field(description="Folder's name and its weight.")
+
 
 _WITNESS = Encoded(tuple(range(1, 33)), (False,) + (True,) * 31)  # any text: no task is known
 
@@ -60,7 +71,12 @@ def publish_combination(
             spec = get_method(combined.method)
             assert spec.export is not None
             tuned = attach_adapter(model, combined)
-            write_adapter(temporary, spec.export(tuned, combined.options), published_base(base))
+            named = published_base(base)
+            write_adapter(temporary, spec.export(tuned, combined.options), named)
+            parts = tuple((folder.resolve().name, weight) for folder, weight in weights.items())
+            record = CombinationRecord(base=named, parts=parts)
+            content = canonical_json(record.model_dump(mode="json"), indent=2)
+            write_atomically(temporary / RECORD, content + "\n")
             written = read_adapter(temporary, base)
             added_up = _ask(tuned)
             del tuned, model  # one base is in memory at a time

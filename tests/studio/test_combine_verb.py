@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from studio.verbs import app
@@ -56,6 +57,24 @@ def test_the_sum_is_that_of_peft(tmp_path: Path, two: tuple[Path, Path]) -> None
     expected = logits_of(theirs)
     assert not torch.allclose(expected, before, atol=1e-2)
     assert torch.allclose(logits_of(in_peft(tmp_path, "llama")), expected, atol=1e-4)
+
+
+def test_a_sum_is_opened_on_its_own_base_alone(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    done = run(tmp_path, f"{two[0]}=0.5", two[1])
+    assert done.exit_code == 0, done.stderr
+    record = json.loads((tmp_path / "adapter" / "studio_run.json").read_text())
+    assert record["parts"] == [["first", 0.5], ["second", 1.0]]
+    assert str(tmp_path) not in json.dumps(record)
+    other = tmp_path / "other" / "base"
+    shutil.copytree(tmp_path / "base", other)
+    weights = load_file(other / "model.safetensors")
+    save_file(
+        {name: 2 * value for name, value in weights.items()},
+        other / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    opened = CliRunner().invoke(app, ["adapter", str(tmp_path / "adapter"), "--base", str(other)])
+    assert opened.exit_code == 1 and "other weights of it" in opened.stderr, opened.stderr
 
 
 def test_without_a_weight_it_is_one(tmp_path: Path, two: tuple[Path, Path]) -> None:

@@ -22,6 +22,7 @@ from engine.method import (
     trainable,
 )
 from engine.methods import all_methods, get_method
+from engine.plan import Precision
 from engine.planning.activations import activation_bytes
 from engine.planning.architecture import look_at
 from templates.errors import PlanError
@@ -49,21 +50,25 @@ _SELDOM = 5  # of a method's kinds every fifth is met at each run
 
 
 def _pairs() -> Iterator[object]:
-    """Every method with every kind that the contract does not meet anyway."""
+    """Every method in every precision with every kind that the contract does not meet anyway."""
     kinds = [kind for kind in KINDS if kind not in ARCHITECTURES]
     for shift, spec in enumerate(all_methods().values()):
         for place, kind in enumerate(kinds):
-            rare = (place + shift) % _SELDOM
-            marks = pytest.mark.matrix if rare else ()
-            yield pytest.param(spec, kind, id=f"{spec.name}-{kind}", marks=marks)
+            for precision in spec.precisions:
+                rare = (place + shift) % _SELDOM or precision != spec.precisions[0]
+                yield pytest.param(
+                    spec, kind, precision,
+                    id=f"{spec.name}-{kind}-{precision}",
+                    marks=pytest.mark.matrix if rare else (),
+                )  # fmt: skip
 
 
-on_all_kinds = pytest.mark.parametrize(("spec", "kind"), list(_pairs()))
+on_all_kinds = pytest.mark.parametrize(("spec", "kind", "precision"), list(_pairs()))
 
 
 @on_all_kinds
 def test_a_method_works_on_a_kind_of_model_or_says_why_not(
-    tmp_path: Path, spec: MethodSpec, kind: str
+    tmp_path: Path, spec: MethodSpec, kind: str, precision: Precision
 ) -> None:
     folder = tiny_folder(tmp_path / "base", kind)
     options = parse_options(spec, SMALL.get(spec.name, {}))
@@ -76,7 +81,7 @@ def test_a_method_works_on_a_kind_of_model_or_says_why_not(
         return
     spec.attach(skeleton, options)
     counted = {name: tuple(value.shape) for name, value in trainable(skeleton).items()}
-    tuned = attached(tmp_path / "base", spec, spec.precisions[0], kind)
+    tuned = attached(tmp_path / "base", spec, precision, kind)
     learned = trainable(tuned.model)
     assert counted == {name: tuple(value.shape) for name, value in learned.items()}
     before = snapshot(tuned)
