@@ -24,6 +24,7 @@ _SETTINGS: tuple[tuple[Settings, Precision], ...] = (
     ("ours", "bf16"),
     ("own", "fp32"),
 )
+_MOST_WEIGHTS = 10**7  # a plain loop over a larger model takes minutes: it is measured in one way
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[Case, list[Contestant]]]:
@@ -37,7 +38,8 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[Case, list[Contestant]]
     """
     for model in options.models:
         for task in options.tasks:
-            for settings, precision in _SETTINGS:
+            once = task == "score" and MODELS[model].linear_weights > _MOST_WEIGHTS
+            for settings, precision in _SETTINGS[:1] if once else _SETTINGS:
                 case = Case(
                     task, "main", model, settings=settings, precision=precision,
                     num_turns=options.turns,

@@ -32,6 +32,27 @@ def test_a_method_is_clearly_better_only_with_every_seed() -> None:
     assert "| `lora` | 1.00% | 600 MB | 12 s | 40 kB | 1.20× | 1.10× |" in text
 
 
+def test_why_most_methods_are_no_better_is_said_from_what_was_measured() -> None:
+    no_better = {"outcome": "cannot tell", "score": 52.0}
+    words = {"method": "words alone", "task": "sst2", "seed": 0, "machine": MACHINE}
+    records = [
+        record("sst2", 0, **no_better),
+        record("sst2", 0, method="ln", score=51.0),
+        record("sst2", 0, method="ia3", **no_better),
+        record("trec", 0),
+        record("trec", 0, method="ln"),
+        {**words, "score": 68.0, "low": 62.0, "high": 73.0},
+    ]
+    text = page(records)
+    assert (
+        "On `sst2` 1 of 3 methods are clearly better than the base; the best mean is 52.0" in text
+    )
+    assert "`words alone` to score 68.0" in text and "On `trec`" not in text
+    assert "fewer than 2 tasks: `ia3`, `lora`." in text
+    [row] = [line for line in text.splitlines() if line.startswith("| `words alone`")]
+    assert row == "| `words alone` | 68.0 (62–73; seeds 68.0–68.0) | - | - | - |"
+
+
 def test_what_could_not_be_measured_is_said() -> None:
     failed = {
         "method": "lora", "task": "sst2", "seed": 0, "machine": MACHINE, "threads": 2,
