@@ -170,23 +170,23 @@ def page(records: Sequence[Record]) -> str:
     by_method: dict[str, list[Record]] = {}
     for (method, _, _), record in sorted(newest.items()):
         by_method.setdefault(method, []).append(record)
-    words_alone = by_method.pop(WORDS_ALONE, [])
+    reference = by_method.pop(WORDS_ALONE, [])
     scores = [_score_row(name, own) for name, own in by_method.items()]
     prices = [_price_row(name, own) for name, own in by_method.items()]
-    if words_alone:
-        scores.append(_score_row(WORDS_ALONE, words_alone))
+    if reference:
+        scores.append(_score_row(WORDS_ALONE, reference))
+    tuned = [record for own in by_method.values() for record in own]
     machines = {
         f"{one['machine']['processor']}, {one['threads']} of {one['machine']['cores']} cores"
-        for one in newest.values()
-        if "threads" in one
+        for one in tuned
     }
     return "\n\n".join(
         [
             "# What every method reaches",
             "Written by `python -m benchmarks.methods`, from what it measured and nothing else.",
-            _ABOUT.format(seeds=_seeds(newest), machines=" or ".join(sorted(machines))),
+            _ABOUT.format(seeds=_seeds(tuned), machines=" or ".join(sorted(machines))),
             markdown_table(("method", *TASKS, "clearly better than the base on"), scores),
-            *_whys(by_method, words_alone),
+            *_whys(by_method, reference),
             "## What it costs",
             markdown_table(
                 (
@@ -210,14 +210,14 @@ studio's comparisons show, taught with the same rows. Answers are timed unmerged
 seed, against the base."""
 
 
-def _seeds(cells: Iterable[tuple[str, str, int]]) -> str:
+def _seeds(records: Iterable[Record]) -> str:
     """Say how many seeds a method and task was measured with."""
-    counts = Counter((method, task) for method, task, _ in cells).values()
+    counts = Counter((record["method"], record["task"]) for record in records).values()
     fewest, most = min(counts), max(counts)
     return f"{fewest} seeds" if fewest == most else f"{fewest} to {most} seeds"
 
 
-def _whys(by_method: Mapping[str, Sequence[Record]], words_alone: Sequence[Record]) -> list[str]:
+def _whys(by_method: Mapping[str, Sequence[Record]], reference: Sequence[Record]) -> list[str]:
     """Say on which tasks most methods are not clearly better, and why."""
     paragraphs = []
     for task in TASKS:
@@ -229,7 +229,7 @@ def _whys(by_method: Mapping[str, Sequence[Record]], words_alone: Sequence[Recor
             f"On `{task}` {len(clear)} of {len(by_method)} methods are clearly better than the base"
             f"; the best mean is {best:.1f}."
         ]
-        if words := _mean_score(words_alone, task):
+        if words := _mean_score(reference, task):
             lines.append(f"The same rows teach `words alone` to score {words:.1f}.")
         if task in _REASONS:
             lines.append(_REASONS[task])
