@@ -47,7 +47,7 @@ FASTER = {
 # By how much what an adapter learned is blown up before a merge. (IA)3 learns factors; LoHa, LoKr
 # and AdaLoRA's updates are products of three or four: far out attention turns so steep that
 # rounding to bf16 is all that is left.
-GROWTH = {"adalora": 6, "head": 16, "ia3": 4, "loftq": 16, "loha": 16, "lokr": 16}
+GROWTH = {"adalora": 6, "head": 16, "ia3": 4, "loftq": 16, "loha": 16, "lokr": 4}
 
 
 def attached(folder: Path, spec: MethodSpec, precision: str, architecture: str) -> LanguageModel:
