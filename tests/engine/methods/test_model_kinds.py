@@ -124,7 +124,10 @@ def check_export(folder: Path, tuned: LanguageModel, spec: MethodSpec, kind: str
     found = reader.import_peft(load_skeleton(tiny_folder(folder, kind)), adapter)
     assert found
     again = attach_method(
-        tiny_model(folder, kind), reader, parse_options(reader, found.options), seed=1
+        tiny_model(folder, kind, tuned.precision),
+        reader,
+        parse_options(reader, found.options),
+        seed=1,
     )
     load_trained(again.model, found.tensors)
     assert torch.allclose(logits_of(tuned), logits_of(again), rtol=0, atol=1e-4)
