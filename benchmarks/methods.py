@@ -78,7 +78,7 @@ def is_done(records: Sequence[Record], method: str, task: str, seed: int) -> boo
     """
     wanted = method, task, seed, product_digest(method, start="method_run.py")
     return any(
-        (record["method"], record["task"], record["seed"], record["product"]) == wanted
+        (record["method"], record["task"], record["seed"], record.get("product")) == wanted
         for record in records
     )
 
