@@ -1,6 +1,6 @@
 from typing import Any
 
-from benchmarks.methods import page
+from benchmarks.methods import is_done, page
 
 MACHINE = {"processor": "A processor", "cores": 2}
 NUMBERS = {
@@ -43,6 +43,7 @@ def test_why_most_methods_are_no_better_is_said_from_what_was_measured() -> None
         record("trec", 0, method="ln"),
         {**words, "score": 68.0, "low": 62.0, "high": 73.0},
     ]
+    assert not is_done(records, "lora", "sst2", 0), "of other code"
     text = page(records)
     assert (
         "On `sst2` 1 of 3 methods are clearly better than the base; the best mean is 52.0" in text
