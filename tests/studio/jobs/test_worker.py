@@ -104,6 +104,17 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(home: Home, whole: Job, a
     assert learned_of(job) == learned_of(whole)
 
 
+def precision_after_work(queue: Queue) -> str:
+    """Let the line's job be done in this process; how products are made then."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")  # which is never chosen
+        queue.advance()
+        return torch.get_float32_matmul_precision()
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.parametrize("kind", ["compare", "predict", "publish"])
 def test_what_answers_sets_its_process_up_before_it_computes(
     prepared: Home, whole: Job, tmp_path: Path, kind: str
@@ -115,15 +126,9 @@ def test_what_answers_sets_its_process_up_before_it_computes(
     }[kind]
     table = tmp_path / "rows.csv"
     table.write_text("text,label\nwhere is it,\n")
-    before = torch.get_float32_matmul_precision()
     queue = Queue(prepared, launch=work_here)
     job = queue.submit(request, files={TABLE: table} if kind == "predict" else {})
-    try:
-        torch.set_float32_matmul_precision("high")  # which is never chosen
-        queue.advance()
-        found = torch.get_float32_matmul_precision()
-    finally:
-        torch.set_float32_matmul_precision(before)
+    found = precision_after_work(queue)
     assert job.status().state == "finished", job.status()
     assert found == exact_matmul_precision()
 
@@ -131,16 +136,10 @@ def test_what_answers_sets_its_process_up_before_it_computes(
 def test_a_training_worker_sets_its_process_up_before_it_computes(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = torch.get_float32_matmul_precision()
     monkeypatch.delenv("LRU_CACHE_CAPACITY", raising=False)
     queue = Queue(home, launch=work_here)
     job = queue.submit(TrainRequest(plan=plan_of(home)), until_step=1)
-    try:
-        torch.set_float32_matmul_precision("high")  # which is never chosen
-        queue.advance()
-        found = torch.get_float32_matmul_precision()
-    finally:
-        torch.set_float32_matmul_precision(before)
+    found = precision_after_work(queue)
     assert job.status().state == "stopped", job.status()
     assert found == exact_matmul_precision()
     assert int(os.environ["LRU_CACHE_CAPACITY"]) < 100, "else memory grows with every new shape"
