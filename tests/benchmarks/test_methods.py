@@ -50,6 +50,9 @@ def test_why_most_methods_are_no_better_is_said_from_what_was_measured() -> None
     )
     assert "`words alone` to score 68.0" in text and "On `trec`" not in text
     assert "fewer than 2 tasks: `ia3`, `lora`." in text
+    assert "`prompt_tuning`: On `e2e_nlg`" not in text, "it is not among them"
+    text = page([*records, record("sst2", 0, method="prompt_tuning", **no_better)])
+    assert "`prompt_tuning`: On `e2e_nlg`" in text
     [row] = [line for line in text.splitlines() if line.startswith("| `words alone`")]
     assert row == "| `words alone` | 68.0 (62–73; seeds 68.0–68.0) | - | - | - |"
 
