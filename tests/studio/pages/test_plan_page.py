@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 from data_prep.prepare import prepare
 from data_prep.recipe import propose_recipe
 from data_prep.upload import read_upload
+from engine.methods import all_methods
 from engine.plan import read_plan
 from studio.home import Home
 from studio.projects import Project, Projects
@@ -72,7 +73,7 @@ def test_choices_become_a_plan(
     page, seen = opened
     projects = Projects(home)
     table = page.get_by_role("region", name="All methods side by side")
-    expect(table.get_by_role("row")).to_have_count(5)
+    expect(table.get_by_role("row")).to_have_count(1 + len(all_methods()))
 
     page.get_by_label("Prompt tuning", exact=True).check()
     expect(page.get_by_label("Prompt tokens")).to_have_value("20")

@@ -44,6 +44,7 @@ def studio(home: Home, hub: DataSetHub) -> Iterator[Studio]:
 def upload_of(page: Page, home: Home) -> Upload:
     """Wait until a table is shown, and read what the page's project has now."""
     expect(page.get_by_role("heading", name="First rows")).to_be_visible(timeout=40_000)
+    expect(page).to_have_url(re.compile("project="))  # written after the table is shown
     found = re.search(r"project=([^&]+)", page.url)
     assert found, page.url
     return load_upload(home.place("upload") / Projects(home).read(found[1]).upload)
@@ -185,7 +186,7 @@ def test_projects_are_found_renamed_and_deleted(
         assert projects.read(made[11].id).name == NAUGHTY
         page.get_by_label("Search by name").fill("")
         page.get_by_label("Search by name").press_sequentially("onerror")
-        expect(page.get_by_text(NAUGHTY)).to_be_visible()
+        expect(page.locator(".ts-project-name").filter(visible=True)).to_have_text([NAUGHTY])
         page.get_by_role("button", name="Delete", exact=True).click()
         page.get_by_role("button", name="Leave it").click()
         page.get_by_role("button", name="Delete", exact=True).click()
