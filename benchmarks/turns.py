@@ -347,7 +347,8 @@ def _environment(contestant: Contestant, case: Case) -> dict[str, str]:
     """Ours is the worker's; a peer has it only where the case says so."""
     if contestant.is_peer and case.settings == "own":
         mine = dict(os.environ)
-        mine.pop("GOMP_SPINCOUNT", None)  # a setting of ours, by whomever it was made
+        for name in ("GOMP_SPINCOUNT", "GLIBC_TUNABLES"):  # settings of ours, whoever made them
+            mine.pop(name, None)
     else:
         mine = child_environment(offline=True)
     mine.pop("VIRTUAL_ENV", None)

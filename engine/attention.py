@@ -1,11 +1,11 @@
 """Attention over packed rows: examples lie behind each other in one row, and none sees another.
 
-Rows of one length, and short ones, are laid side by side in a grid; a row that is alone is read
-where it lies. Grids of short rows are batched matrix products, whose attention weights are kept for
-the backward pass: they train faster on processors than the fused kernel does. Longer rows go
-through that kernel, which keeps no weights: twice as fast at some thousand tokens. What it cannot
-do, windows and dropout, is done block by block, each block only with what stands before it, and
-again in the backward pass where rows are long (Dao et al. 2022, arXiv 2205.14135).
+Rows of like lengths are laid side by side in a grid; a row that is alone is read where it lies.
+Grids of short rows are batched matrix products, whose attention weights are kept for the backward
+pass: they train faster on processors than the fused kernel does. Longer rows go through that
+kernel, which keeps no weights: twice as fast at some thousand tokens. What it cannot do, windows
+and dropout, is done block by block, each block only with what stands before it, and again in the
+backward pass where rows are long (Dao et al. 2022, arXiv 2205.14135).
 
 Shapes: S tokens of all rows, H heads over G groups of n = H / G, D and E widths of a key and a
 value; in a grid R rows of T tokens.
@@ -14,7 +14,7 @@ value; in a grid R rows of T tokens.
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, groupby
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -24,7 +24,11 @@ from transformers import AttentionInterface
 PACKED_ROWS = "packed_rows"
 # What some models hand to their kernel and this one would leave out.
 _UNKNOWN_HERE = ("softcap", "s_aux", "position_bias")
-_ALIKE_TOKENS = 32  # shorter rows share a grid: padding them costs less than another product
+# Rows share a grid where padding them costs less than another dozen of small operations.
+_SHORT_ROW_TOKENS = 32
+_ALIKE_ROW_TOKENS = 256
+_ALIKE_RATIO = 1.25
+_MULTIPLE = 16  # of tokens, in grids: what vector units take at once
 _QUERIES_AT_ONCE = 384
 _LONG_ROW_TOKENS = 768
 _FUSED_TOKENS_IN_FP32 = 256  # from here on the fused kernel is as fast; in other types where long
@@ -32,29 +36,32 @@ _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FUSED_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-class _Run(NamedTuple):
-    """Rows of one length that follow each other: their place in a grid and among the tokens."""
+class _Grid(NamedTuple):
+    """Rows that follow each other, side by side, the shorter ones padded on the right."""
 
-    first_row: int
-    num_rows: int
-    num_tokens: int
+    lengths: tuple[int, ...]
     offset: int
 
-
-class _Grid(NamedTuple):
-    """Rows side by side, padded on the right."""
-
-    num_rows: int
-    num_tokens: int
-    runs: tuple[_Run, ...]
+    @property
+    def num_rows(self) -> int:
+        return len(self.lengths)
 
     @property
-    def is_padded(self) -> bool:
-        return len(self.runs) > 1
+    def num_tokens(self) -> int:
+        longest = max(self.lengths)
+        return longest if self.num_rows == 1 else math.ceil(longest / _MULTIPLE) * _MULTIPLE
 
     @property
     def is_long(self) -> bool:
         return self.num_tokens >= _LONG_ROW_TOKENS
+
+
+class _Places(NamedTuple):
+    """Where the tokens of R rows lie in a grid of N = G R n T places, and the other way round."""
+
+    laid: Tensor  # (N,) token times H plus head; padding repeats the row's last token
+    packed: Tensor  # (S H,) places
+    padding: Tensor  # places
 
 
 class _Block(NamedTuple):
@@ -82,6 +89,36 @@ class PackedRows:
         self.grids = tuple(_grids(self.lengths))
         self.starts = tuple(accumulate(self.lengths, initial=0))[:-1]
         self._biases: dict[tuple[Any, ...], Tensor] = {}
+        self._places: dict[tuple[Any, ...], _Places] = {}
+
+    def places(self, grid: _Grid, num_groups: int, num_heads: int, like: Tensor) -> _Places:
+        """Find the way between the rows of a grid and its places.
+
+        Args:
+            grid: one of `grids`.
+            num_groups: G.
+            num_heads: n that share a key.
+            like: gives the device.
+
+        Returns:
+            Indices of vectors.
+        """
+        key = (grid.offset, num_groups, num_heads, like.device)
+        if key not in self._places:
+            lengths = torch.tensor(grid.lengths, device=like.device)[:, None]  # (R, 1)
+            columns = torch.arange(grid.num_tokens, device=like.device)
+            is_real = columns < lengths  # (R, T)
+            tokens = lengths.cumsum(0) - lengths + columns.minimum(lengths - 1)
+            heads = torch.arange(num_groups * num_heads, device=like.device)
+            laid = tokens[None, :, None] * len(heads) + heads.view(
+                num_groups, 1, num_heads, 1
+            )  # (G, R, n, T)
+            places = torch.arange(laid.numel(), device=like.device).view(laid.shape)
+            by_token = places.permute(1, 3, 0, 2)  # (R, T, G, n)
+            self._places[key] = _Places(
+                laid.flatten(), by_token[is_real].flatten(), by_token[~is_real].flatten()
+            )
+        return self._places[key]
 
     def bias(
         self, num_heads: int, num_queries: int, num_keys: int, window: int, like: Tensor
@@ -183,7 +220,7 @@ def packed_rows(
     device = query.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else value.dtype
     with torch.autocast(device, enabled=False):
-        parts = [part[0].to(dtype) for part in (query, key, value)]
+        parts = [part.squeeze(0).to(dtype) for part in (query, key, value)]
         scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
         share = dropout if module.training else 0.0
         mixed = _PackedAttention.apply(  # type: ignore[no-untyped-call]
@@ -227,18 +264,21 @@ class _PackedAttention(torch.autograd.Function):
         generator = _generator_of(query.device)
         state = generator.get_state() if dropout else None
         ctx.settings = rows, window, scale, dropout, state
+        ctx.shapes = query.shape, key.shape, value.shape
         kept: list[Tensor] = []
         has_fused = False
         left_out = _LeftOut(dropout, generator)
-        mixed = _packed_like(query, value.shape[2], value)  # (H, S, E)
+        mixed = _packed_like(value, (*query.shape[:2], value.shape[2]))  # (H, S, E)
         for grid in rows.grids:
-            queries, keys, values = (_lay(part, grid, len(key)) for part in (query, key, value))
+            laid = [_lay(part, rows, grid, len(key)) for part in (query, key, value)]
+            queries, keys, values = laid
+            kept += laid
             if _fuses(grid, queries, values, window, dropout):
                 seen = (part.expand(queries.shape) for part in (keys, values))
                 answer, normalisers = _FUSED(queries, *seen, 0.0, True, scale=scale)
                 kept.append(normalisers)
                 has_fused = True
-                _take_up(answer, grid, mixed)
+                _take_up(answer, rows, grid, mixed)
                 continue
             answers = []
             for block in _blocks(grid, window):
@@ -248,32 +288,35 @@ class _PackedAttention(torch.autograd.Function):
                 known = values[:, 0, block.first_key : block.end]
                 found = torch.bmm(left_out.of(weights), known)  # (G R, n b, E)
                 answers.append(found.unflatten(1, (-1, block.size)))
-            _take_up(_joined(answers), grid, mixed)
-        ctx.save_for_backward(query, key, value, mixed if has_fused else None, *kept)
+            _take_up(_joined(answers), rows, grid, mixed)
+        ctx.save_for_backward(mixed if has_fused else None, *kept)
         return mixed.transpose(0, 1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, mixed, *kept = ctx.saved_tensors
+        mixed, *kept = ctx.saved_tensors
         rows, window, scale, dropout, state = ctx.settings
-        generator = torch.Generator(query.device)
+        generator = torch.Generator(gradients[0].device)
         if state is not None:
             generator.set_state(state)
         left_out, kept_parts = _LeftOut(dropout, generator), iter(kept)
         gradient = gradients[0].transpose(0, 1)  # (H, S, E)
-        found = [_packed_like(part, part.shape[2], part) for part in (query, key, value)]
+        found = [_packed_like(gradient, shape) for shape in ctx.shapes]
+        num_groups = len(found[1])
         for grid in rows.grids:
-            queries, keys, values = (_lay(part, grid, len(key)) for part in (query, key, value))
-            upstream = _lay(gradient, grid, len(key))  # (G R, n, T, E)
+            queries, keys, values = (next(kept_parts) for _ in range(3))
+            upstream = _lay(
+                gradient, rows, grid, num_groups, pads_with_zeros=True
+            )  # (G R, n, T, E)
             if _fuses(grid, queries, values, window, dropout):
                 spread = (part.expand(queries.shape) for part in (keys, values))
-                answer, normalisers = _lay(mixed, grid, len(key)), next(kept_parts)
+                answer, normalisers = _lay(mixed, rows, grid, num_groups), next(kept_parts)
                 step, *of_heads = _FUSED_BACKWARD(
                     upstream, queries, *spread, answer, normalisers, 0.0, True, scale=scale
                 )
                 laid = step, *(part.sum(1, keepdim=True) for part in of_heads)
                 for part, target in zip(laid, found, strict=True):
-                    _take_up(part, grid, target)
+                    _take_up(part, rows, grid, target)
                 continue
             of_queries: list[Tensor] = []
             of_key, of_value = _Sum(keys[:, 0]), _Sum(values[:, 0])
@@ -296,7 +339,7 @@ class _PackedAttention(torch.autograd.Function):
                 of_key.add(seen, _scaled_product(scale, of_scores.transpose(1, 2), asked))
             laid = _joined(of_queries), of_key.total[:, None], of_value.total[:, None]
             for part, target in zip(laid, found, strict=True):
-                _take_up(part, grid, target)
+                _take_up(part, rows, grid, target)
         return (*found, None, None, None, None)
 
 
@@ -366,24 +409,23 @@ def _blocks(grid: _Grid, window: int) -> Iterator[_Block]:
 
 
 def _grids(lengths: Sequence[int]) -> Iterator[_Grid]:
-    """Cut the rows, in their order, wherever the length changes, unless they are short."""
-    runs: list[_Run] = []
-    offset = 0
-    for length, alike in groupby(lengths):
-        num_rows = len(list(alike))
-        if runs and max(length, runs[-1].num_tokens) > _ALIKE_TOKENS:
-            yield _grid(runs)
-            runs = []
-        first_row = runs[-1].first_row + runs[-1].num_rows if runs else 0
-        runs.append(_Run(first_row, num_rows, length, offset))
-        offset += num_rows * length
-    if runs:
-        yield _grid(runs)
+    """Cut the rows, in their order, where their lengths become unlike."""
+    offset, gathered = 0, list(lengths[:1])
+    shortest = longest = lengths[0]
+    for length in lengths[1:]:
+        shortest, longest = min(shortest, length), max(longest, length)
+        if not _are_alike(shortest, longest):
+            yield _Grid(tuple(gathered), offset)
+            offset, gathered = offset + sum(gathered), []
+            shortest = longest = length
+        gathered.append(length)
+    yield _Grid(tuple(gathered), offset)
 
 
-def _grid(runs: list[_Run]) -> _Grid:
-    num_rows = sum(run.num_rows for run in runs)
-    return _Grid(num_rows, max(run.num_tokens for run in runs), tuple(runs))
+def _are_alike(shortest: int, longest: int) -> bool:
+    if shortest == longest or longest <= _SHORT_ROW_TOKENS:
+        return True
+    return longest <= min(_ALIKE_ROW_TOKENS, _ALIKE_RATIO * shortest)
 
 
 def _scaled_product(scale: float, left: Tensor, right: Tensor) -> Tensor:
@@ -395,29 +437,41 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def _lay(packed: Tensor, grid: _Grid, num_groups: int) -> Tensor:
-    """Lay (H, S, D) side by side: (G R, n, T, D); padding is 0, so that it spoils nothing."""
+def _lay(
+    packed: Tensor,
+    rows: PackedRows,
+    grid: _Grid,
+    num_groups: int,
+    *,
+    pads_with_zeros: bool = False,
+) -> Tensor:
+    """Lay (H, S, D) side by side: (G R, n, T, D); else padding is a row's last token again."""
     heads = packed.unflatten(0, (num_groups, -1))  # (G, n, S, D)
     if grid.num_rows == 1:  # as it lies
-        alone: Tensor = heads[:, :, grid.runs[0].offset :][:, :, : grid.num_tokens]
+        alone: Tensor = heads[:, :, grid.offset :][:, :, : grid.num_tokens]
         return alone
-    shape = (num_groups, grid.num_rows, heads.shape[1], grid.num_tokens, packed.shape[2])
-    laid = packed.new_zeros(shape) if grid.is_padded else packed.new_empty(shape)
-    for run in grid.runs:
-        rows = heads[:, :, run.offset : run.offset + run.num_rows * run.num_tokens]
-        place = laid[:, run.first_row : run.first_row + run.num_rows, :, : run.num_tokens]
-        place.copy_(rows.unflatten(2, (run.num_rows, -1)).transpose(1, 2))
-    return laid.flatten(0, 1)
+    places = rows.places(grid, num_groups, heads.shape[1], packed)
+    laid = _by_token(packed, grid).index_select(0, places.laid)
+    if pads_with_zeros and len(places.padding):
+        laid.index_fill_(0, places.padding, 0)
+    return laid.view(num_groups * grid.num_rows, heads.shape[1], grid.num_tokens, -1)
 
 
-def _take_up(laid: Tensor, grid: _Grid, packed: Tensor) -> None:
-    """Write what `_lay` laid back to its place in (H, S, D)."""
-    sides = laid.unflatten(0, (-1, grid.num_rows))  # (G, R, n, T, D)
-    heads = packed.unflatten(0, (len(sides), -1))  # (G, n, S, D)
-    for run in grid.runs:
-        rows = sides[:, run.first_row : run.first_row + run.num_rows, :, : run.num_tokens]
-        place = heads[:, :, run.offset : run.offset + run.num_rows * run.num_tokens]
-        place.unflatten(2, (run.num_rows, -1)).copy_(rows.transpose(1, 2))
+def _take_up(laid: Tensor, rows: PackedRows, grid: _Grid, packed: Tensor) -> None:
+    """Write what `_lay` laid back to its place in (H, S, D), padding left out."""
+    num_groups = len(laid) // grid.num_rows
+    if grid.num_rows == 1:
+        _lay(packed, rows, grid, num_groups).copy_(laid)
+        return
+    places = rows.places(grid, num_groups, laid.shape[1], packed)
+    vectors = laid.reshape(-1, laid.shape[-1]).to(packed.dtype)
+    torch.index_select(vectors, 0, places.packed, out=_by_token(packed, grid))
+
+
+def _by_token(packed: Tensor, grid: _Grid) -> Tensor:
+    """The vectors of a grid's tokens, (S H, D); of tensors that lie as (S, H, D) a view."""
+    tokens = packed.transpose(0, 1)[grid.offset :][: sum(grid.lengths)]
+    return tokens.reshape(-1, packed.shape[2])
 
 
 def _generator_of(device: torch.device) -> torch.Generator:
@@ -426,9 +480,10 @@ def _generator_of(device: torch.device) -> torch.Generator:
     return torch.default_generator
 
 
-def _packed_like(heads: Tensor, width: int, like: Tensor) -> Tensor:
+def _packed_like(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Make an empty (H, S, width) that lies in memory as a linear layer left it: (S, H, width)."""
-    return like.new_empty(heads.shape[1], len(heads), width).transpose(0, 1)
+    num_heads, num_tokens, width = shape
+    return like.new_empty(num_tokens, num_heads, width).transpose(0, 1)
 
 
 AttentionInterface.register(PACKED_ROWS, packed_rows)

@@ -41,6 +41,9 @@ _DEFAULTS = {
     # millisecond: asleep at once, training takes nearly twice as long; at libgomp's own 300,000
     # two programs on the same cores take four times as long as they need.
     "GOMP_SPINCOUNT": "10000",
+    # Memory in large pages, where the system lets programs ask for them: a small model trains 1.05
+    # to 1.15 times as fast. glibc reads it when a program begins, and others leave it alone.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 # What a child needs to find programs, folders, devices and the network; no token, no secret.
 _PASSED_ON = (

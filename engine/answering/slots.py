@@ -290,10 +290,14 @@ def _attend(
     elif many > 1:  # every query sees the same: those of a group become rows of one product
         query = query.reshape(batch, groups, many * num_queries, width)
     if query.device.type == "cpu" and not softcap and key.shape[-1] == value.shape[-1]:
+        # In fp32, copies and all, the kernel is up to 2.5 times as fast as in bf16.
+        parts = query.float(), key.float(), value.float()
+        bias = None if mask is None else mask.float()
         with _products_without_preparation():
             mixed, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                query, key, value, 0.0, causal, attn_mask=mask, scale=scale
+                *parts, 0.0, causal, attn_mask=bias, scale=scale
             )
+        mixed = mixed.to(value.dtype)
     else:
         scores = (query @ key.transpose(-1, -2)).float() * scale
         if softcap:

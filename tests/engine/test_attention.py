@@ -82,12 +82,18 @@ def test_long_rows_keep_no_weights() -> None:
     assert max(kept) == 4 * 1000 * 8
 
 
-def test_short_rows_and_rows_of_one_length_share_a_grid() -> None:
-    rows = PackedRows((3, 3, 20, 60, 61, 61, 100))
-    shapes = [(grid.num_rows, grid.num_tokens) for grid in rows.grids]
-    assert shapes == [(3, 20), (1, 60), (2, 61), (1, 100)]
-    assert [grid.is_padded for grid in rows.grids] == [True, False, False, False]
-    assert [len(grid.runs) for grid in rows.grids] == [2, 1, 1, 1]
+def test_rows_of_like_lengths_share_a_grid() -> None:
+    rows = PackedRows((3, 3, 20, 60, 61, 75, 76, 100, 300, 310, 400, 400))
+    shapes = [(grid.lengths, grid.num_tokens, grid.offset) for grid in rows.grids]
+    assert shapes == [
+        ((3, 3, 20), 32, 0),
+        ((60, 61, 75), 80, 26),
+        ((76,), 76, 222),
+        ((100,), 100, 298),
+        ((300,), 300, 398),
+        ((310,), 310, 698),
+        ((400, 400), 400, 1008),
+    ]
 
 
 def test_products_stay_in_the_type_that_autocast_asks_for() -> None:

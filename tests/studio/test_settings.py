@@ -1,5 +1,9 @@
 """What is read from the environment for the page."""
 
+import platform
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,3 +35,22 @@ def test_threads_of_a_child_wait_as_long_as_was_measured_unless_a_person_says_ot
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     environment = child_environment(offline=True)
     assert environment["GOMP_SPINCOUNT"] == "3" and environment["OMP_NUM_THREADS"] == "2"
+
+
+def test_large_memory_of_a_child_comes_in_large_pages_where_the_system_has_them() -> None:
+    switch = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not switch.exists() or "[never]" in switch.read_text():
+        pytest.skip("this system gives no large pages")
+    library, version = platform.libc_ver()
+    if library != "glibc" or tuple(map(int, version.split("."))) < (2, 35):
+        pytest.skip("this C library cannot be told")
+    code = "block = bytearray(64 << 20); print(open('/proc/self/smaps_rollup').read())"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env=child_environment(offline=True),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = re.search(r"AnonHugePages: +(\d+) kB", told)
+    assert found and int(found[1]) >= 32 << 10
