@@ -185,13 +185,13 @@ class Job:
         Returns:
             How often, over all attempts but those that still run.
         """
-        statuses = []
+        num_kills = 0
         for folder in self._attempts():
             if events := read_ends(folder / EVENTS):
                 found_dead = _found_dead(folder)
                 status = fold(events, int(folder.name), alive=is_alive, found_dead=found_dead)
-                statuses.append(status)
-        return sum(status.was_killed_for_memory and status.total_steps > 0 for status in statuses)
+                num_kills += status.was_killed_for_memory and status.total_steps > 0
+        return num_kills
 
     def record_death(self, *, on_request: bool = False) -> None:
         """Keep what can be seen of a worker found gone without a last word, once.
