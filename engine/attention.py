@@ -103,20 +103,24 @@ class PackedRows:
         Returns:
             Indices of vectors.
         """
-        key = (grid.offset, num_groups, num_heads, like.device)
+        key = (grid, num_groups, num_heads, like.device)
         if key not in self._places:
+            size = grid.num_tokens
+            of_rows = list(enumerate(grid.lengths))
+            real = [row * size + column for row, length in of_rows for column in range(length)]
+            padding = [
+                row * size + column for row, length in of_rows for column in range(length, size)
+            ]
             lengths = torch.tensor(grid.lengths, device=like.device)[:, None]  # (R, 1)
-            columns = torch.arange(grid.num_tokens, device=like.device)
-            is_real = columns < lengths  # (R, T)
-            tokens = lengths.cumsum(0) - lengths + columns.minimum(lengths - 1)
+            columns = torch.arange(size, device=like.device).minimum(lengths - 1)  # (R, T)
+            tokens = lengths.cumsum(0) - lengths + columns
             heads = torch.arange(num_groups * num_heads, device=like.device)
-            laid = tokens[None, :, None] * len(heads) + heads.view(
-                num_groups, 1, num_heads, 1
-            )  # (G, R, n, T)
+            heads = heads.view(num_groups, 1, num_heads, 1)
+            laid = tokens[None, :, None] * heads.numel() + heads  # (G, R, n, T)
             places = torch.arange(laid.numel(), device=like.device).view(laid.shape)
-            by_token = places.permute(1, 3, 0, 2)  # (R, T, G, n)
+            by_token = places.permute(1, 3, 0, 2).flatten(0, 1)  # (R T, G, n)
             self._places[key] = _Places(
-                laid.flatten(), by_token[is_real].flatten(), by_token[~is_real].flatten()
+                laid.flatten(), by_token[real].flatten(), by_token[padding].flatten()
             )
         return self._places[key]
 
