@@ -33,11 +33,17 @@ def test_threads_of_a_child_wait_as_long_as_was_measured_unless_a_person_says_ot
     assert child_environment(offline=True)["GOMP_SPINCOUNT"] == "10000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "3")
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=1")
     environment = child_environment(offline=True)
     assert environment["GOMP_SPINCOUNT"] == "3" and environment["OMP_NUM_THREADS"] == "2"
+    assert environment["GLIBC_TUNABLES"] == "glibc.malloc.check=1"
 
 
-def test_large_memory_of_a_child_comes_in_large_pages_where_the_system_has_them() -> None:
+def test_large_memory_of_a_child_comes_in_large_pages_where_the_system_has_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert child_environment(offline=True)["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
     switch = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not switch.exists() or "[never]" in switch.read_text():
         pytest.skip("this system gives no large pages")
