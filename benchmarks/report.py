@@ -3,6 +3,7 @@
 python -m benchmarks.report
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ Where the time goes counts four bytes a value, each input read and as much as th
 Useful work is products alone: 2N a token forward and 2N backward, 2N more where all weights learn,
 causal attention, and the head only where a supervised token is predicted. The peak is that of the
 machine's faster type, measured between the turns; "at the whole peak" says how many times as fast
-as that peer anything could be that does the useful products at this peak, and nothing else.
+as that peer anything could be that does the useful products at this peak, and nothing else. Where
+the time goes is set beside the peak of the type that is computed in. Targets are cut, not rounded.
 """
 
 
@@ -163,13 +165,18 @@ def _faster(model: str, method: str, settings: str, least: float) -> Target:
                 if peer:
                     most = peer.times_slower / result.share_of_peak
                     differs = "" if peer.losses_agree else ", whose loss differs"
-                    words = f"{peer.times_slower:.1f}× `{peer.name}`{differs}"
+                    words = f"{_cut(peer.times_slower)}× `{peer.name}`{differs}"
                     words += f"; {most:.1f}× at the whole peak"
                     return words, peer.times_slower >= least
         return None
 
     words = f"{_TITLES[method]}, {model}, peers {_SETTINGS[settings]}"
     return Target(words, f"{least:g}× as fast", find)
+
+
+def _cut(ratio: float) -> str:
+    """Two digits, never rounded up: 1.998 must not read as 2 where 2 was wanted."""
+    return f"{math.floor(100 * ratio) / 100:.2f}"
 
 
 def _find_memory(results: Sequence[Result]) -> tuple[str, bool] | None:
@@ -202,7 +209,7 @@ def _quicker_answers(precision: str, least: float) -> Target:
         if not peers:
             return None
         worst = min(peers, key=lambda peer: peer.times_slower)
-        words = f"at least {worst.times_slower:.1f}× `{worst.name}` ({worst.case.model})"
+        words = f"at least {_cut(worst.times_slower)}× `{worst.name}` ({worst.case.model})"
         return words, worst.times_slower >= least
 
     words = f"greedy answers in {precision} beside `generate` at its best batch size"
@@ -365,10 +372,12 @@ def _account_of_a_step(result: Result) -> str:
     tokens_a_step = sum(t["tokens"] for t in turns) / sum(t["steps"] for t in turns)
     step_ms = 1e3 * tokens_a_step / result.rate
     computed_ms = _computed_ms(result) * tokens_a_step / told["tokens"]
+    useful_flops = tokens_a_step * case.useful_flops_per_token()
+    useful_ms = 1e3 * useful_flops / (result.own_peak_gflops * 1e9)
     words = (
         f"{_TITLES[case.method]} of {case.model} in {case.precision}: a step of "
         f"{tokens_a_step:,.0f} tokens takes {step_ms:.1f} ms. Its useful products would take "
-        f"{step_ms * result.share_of_peak:.1f} ms at the peak, all that are computed "
+        f"{useful_ms:.1f} ms at the peak, all that are computed "
         f"{computed_ms:.1f} ms."
     )
     return f"{words}\n\n{_parts(result, step_ms, told['steps'])}"
@@ -389,7 +398,7 @@ def _account_of_answers(result: Result) -> str:
 def _computed_ms(result: Result) -> float:
     """What the products of the profiled turn would take at the peak."""
     parts = result.told["account"]["account"]["parts"].values()
-    return 1e3 * sum(part["flops"] for part in parts) / (result.peak_gflops * 1e9)
+    return 1e3 * sum(part["flops"] for part in parts) / (result.own_peak_gflops * 1e9)
 
 
 def _parts(result: Result, whole_ms: float, num_times: int) -> str:
@@ -407,7 +416,8 @@ def _bound(name: str, part: dict[str, float], result: Result) -> str:
         return "Python, autograd and dispatch"
     if name in PRODUCTS and part["flops"]:
         gflops = part["flops"] / part["seconds"] / 1e9
-        return f"arithmetic: {gflops:.0f} GFLOP/s, {gflops / result.peak_gflops:.0%} of the peak"
+        share = gflops / result.own_peak_gflops
+        return f"arithmetic: {gflops:.0f} GFLOP/s, {share:.0%} of the peak"
     microseconds = 1e6 * part["seconds"] / part["calls"]
     if microseconds < _SMALL_CALL_MICROSECONDS:
         return f"small calls: {microseconds:.0f} µs each"

@@ -101,6 +101,11 @@ class Result:
         return max(self.peak["fp32_gflops"], self.peak["bf16_gflops"])
 
     @property
+    def own_peak_gflops(self) -> float:
+        """The machine's matrix peak in the type that this case computes in."""
+        return self.peak["fp32_gflops" if self.case.precision == "fp32" else "bf16_gflops"]
+
+    @property
     def share_of_peak(self) -> float:
         """Useful work of training over what the machine's matrix peak could do."""
         return self.rate * self.case.useful_flops_per_token() / (self.peak_gflops * 1e9)
