@@ -70,14 +70,16 @@ class Account:
         parts: dict[str, dict[str, float]] = defaultdict(
             lambda: {"seconds": 0.0, "calls": 0, "flops": 0.0, "bytes": 0.0}
         )
-        for event in self._profile.key_averages(group_by_input_shape=True):
+        for event in self._profile.events():
             shapes = [shape for shape in event.input_shapes if shape]
-            part = parts[part_of(event.key, shapes, self._vocabulary_size)]
+            part = parts[part_of(event.name, shapes, self._vocabulary_size)]
             part["seconds"] += event.self_cpu_time_total * 1e-6
-            if event.self_cpu_time_total > event.count:  # views take less than a microsecond
-                part["calls"] += event.count
-                part["flops"] += event.count * product_flops(event.key, event.input_shapes)
-                part["bytes"] += event.count * _bytes(event.key, shapes)
+            if event.self_cpu_time_total > 1:  # views take less than a microsecond
+                part["calls"] += 1
+                part["bytes"] += _bytes(event.name, shapes)
+            # To spread a bias over its rows addmm calls itself: that is one product.
+            if event.cpu_parent is None or event.cpu_parent.name not in _MULTIPLIED:
+                part["flops"] += product_flops(event.name, event.input_shapes)
         parts[BETWEEN]["seconds"] += max(0.0, seconds - sum(p["seconds"] for p in parts.values()))
         return {"seconds": seconds, "parts": dict(parts)}
 
