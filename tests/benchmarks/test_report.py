@@ -55,7 +55,7 @@ def test_the_page_names_machine_targets_opponents_and_where_time_goes() -> None:
     assert "## A processor, 2 cores, 24 GiB" in text
     found = "| LoRA, llama-15m, peers given our type, threads and allocator | 5× as fast "
     [target] = [line for line in text.splitlines() if line.startswith(found)]
-    assert "| 5.0× `trl packed`; " in target and target.endswith("at the whole peak | yes |")
+    assert "| 5.00× `trl packed`; " in target and target.endswith("at the whole peak | yes |")
     assert "LoRA of llama-15m in fp32: a step of 2,500 tokens takes 500.0 ms" in text
     assert "arithmetic: 100 GFLOP/s, 40% of the peak" in text
     assert "not quiet" not in text
@@ -66,16 +66,21 @@ def test_a_missed_target_a_loud_machine_and_another_loss_are_said() -> None:
     lazy = told(1100, last_loss=10.4)
     text = page([record(case, ours=told(5000, foreign_cores=0.5), peft=told(1000), lazy=lazy)])
     [target] = [line for line in text.splitlines() if "| 8× as fast |" in line]
-    assert "| 4.5× `lazy`, whose loss differs; " in target and target.endswith("| **no** |")
+    assert "| 4.54× `lazy`, whose loss differs; " in target and target.endswith("| **no** |")
     assert "**The machine was not quiet**" in text
     assert "10.400 → 10.400 (differs)" in text
+
+
+def test_a_target_is_not_reached_by_rounding() -> None:
+    text = page([record(TRAINING, ours=told(4999), peft=told(1000))])
+    assert "| 4.99× `peft`; 7.2× at the whole peak | **no** |" in text
 
 
 def test_who_could_not_is_listed_and_no_opponent() -> None:
     gone = {"turns": [], "error": "ValueError: no"}
     text = page([record(TRAINING, ours=told(5000), peft=told(1000), trl=gone)])
     assert "could not: ValueError: no" in text
-    assert "5.0× `peft`" in text
+    assert "5.00× `peft`" in text
 
 
 def test_newer_lines_take_the_place_of_older_ones_but_a_quick_look_never_does() -> None:
@@ -116,7 +121,13 @@ def test_answers_scores_and_series_have_tables() -> None:
     )
     assert "| 512 | 4,000 (3,600–4,400) |" in text
     assert "1.00× the speed and 1.00× the memory at 1,000,000 tokens as at 100,000" in text
-    assert "at least 16.7× `generate 8` (llama-15m)" in text
+    assert "at least 16.66× `generate 8` (llama-15m)" in text
+
+
+def test_products_are_set_beside_the_peak_of_the_type_that_is_computed_in() -> None:
+    answering = Case("generate", "main", "llama-15m", precision="bf16")
+    text = page([record(answering, ours=with_account())])  # 100 of 140 GFLOP/s; 250 in fp32
+    assert "arithmetic: 100 GFLOP/s, 71% of the peak" in text
 
 
 def test_finished_measurements_are_found_again_also_behind_a_torn_line(tmp_path: Path) -> None:

@@ -3,7 +3,18 @@
 import statistics
 from dataclasses import replace
 
-from benchmarks.account import ATTENTION, ELEMENTWISE, HEAD, LINEAR, part_of, product_flops
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from benchmarks.account import (
+    ATTENTION,
+    ELEMENTWISE,
+    HEAD,
+    LINEAR,
+    Account,
+    part_of,
+    product_flops,
+)
 from benchmarks.workload import MODELS, NUM_ROWS, Case, Row, Shape, draw_rows, useful_flops
 
 
@@ -65,3 +76,12 @@ def test_operators_fall_into_parts() -> None:
 
 def test_draws_differ_by_seed() -> None:
     assert draw_rows(2, 1000, 0) != draw_rows(2, 1000, 1)
+
+
+def test_a_layer_that_spreads_its_bias_counts_one_product() -> None:
+    layer, rows = Conv1D(48, 32), torch.randn(16, 32)
+    account = Account(vocabulary_size=1000)
+    account.start()
+    layer(rows).sum().backward()
+    linear = account.stop()["parts"][LINEAR]
+    assert linear["flops"] == 2 * (2 * 16 * 32 * 48)  # forward, and the gradient of the weight
