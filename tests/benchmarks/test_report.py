@@ -156,9 +156,14 @@ def test_only_code_that_a_case_runs_makes_its_figures_old(
         digest: str = product_digest.__wrapped__("lora")
         return digest
 
+    answering: str = product_digest.__wrapped__("")
+
     before = change("loss.py", "# a comment\n")
     assert change("methods/new.py", "SPEC = 1\n") == before
     assert change("methods/full.py", "OTHER = 1\n") == before
+    assert product_digest.__wrapped__("") == answering
+    assert change("answering/slots.py", "OTHER = 1\n") == before
+    assert product_digest.__wrapped__("") != answering
     changed = change("methods/lora.py", "OTHER = 1\n")
     assert changed != before
     assert change("loss.py", "OTHER = 1\n") != changed
