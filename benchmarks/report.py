@@ -55,8 +55,8 @@ Useful work is products alone: 2N a token forward and 2N backward, 2N more where
 causal attention, and the head only where a supervised token is predicted. The peak is that of the
 machine's faster type, measured between the turns; "at the whole peak" says how many times as fast
 as that peer anything could be that does the useful products at this peak, and nothing else. Where
-the time goes is set beside the peak of the type that is computed in. Speeds set beside targets are cut,
-not rounded.
+the time goes is set beside the peak of the type that is computed in. Speeds beside targets are
+cut, not rounded.
 """
 
 
